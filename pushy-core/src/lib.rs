@@ -1,0 +1,20 @@
+//! Push Jobs: everything that two of {server, node agent, knife, `pushy` resource, C program} must agree on.
+//!
+//! The crate decides and never acts. Its machines, [`server::Server`] and [`node::Node`], are values: tell them what
+//! happened with `handle(now, input)`, drain `poll_output()` and carry the outputs out, then wait for the next input
+//! or until `next_deadline()`. Time, randomness, files and sockets come in as arguments; only [`client`] (feature
+//! `client`) does I/O.
+//!
+//! "2.5" and the like in comments are sections of the protocol specification, "D-41" a defect of the original
+//! programs that this crate does not share.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod job;
+pub mod server;
+pub mod time;
+pub mod wire;
+
+pub use error::{Error, ErrorCode, Result};
