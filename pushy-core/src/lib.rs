@@ -9,10 +9,15 @@
 //! programs that this crate does not share.
 #![forbid(unsafe_code)]
 
+pub mod auth;
+pub mod curve_key;
 pub mod error;
 pub mod event;
 pub mod ids;
 pub mod job;
+mod json;
+pub mod message;
+pub mod node_config;
 pub mod server;
 pub mod time;
 pub mod wire;

@@ -7,8 +7,6 @@
 //! [`Server::next_deadline`], whichever comes first, and hand in [`Input::Tick`] for the latter. A tick
 //! too early is harmless. `now.mono` never goes back; if it does, the later one is used.
 
-use std::fmt;
-
 use crate::event::Event;
 use crate::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
 use crate::job::JobRequest;
@@ -16,17 +14,8 @@ use crate::time::{Millis, Wall};
 
 pub mod record;
 
+pub use crate::curve_key::CurveKey;
 pub use record::{Binding, Record, Restored};
-
-/// A node's CURVE public key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CurveKey(pub [u8; 32]);
-
-impl fmt::Debug for CurveKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CurveKey({:02x}{:02x}{:02x}{:02x}…)", self.0[0], self.0[1], self.0[2], self.0[3])
-    }
-}
 
 /// One connection to the command port. Numbers are given by the broker and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
