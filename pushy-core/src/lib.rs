@@ -9,6 +9,7 @@
 //! programs that this crate does not share.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod auth;
 pub mod curve_key;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod message;
 pub mod node_config;
 pub mod server;
 pub mod time;
+pub mod watch;
 pub mod wire;
 
 pub use error::{Error, ErrorCode, Result};
