@@ -23,5 +23,6 @@ pub mod server;
 pub mod time;
 pub mod watch;
 pub mod wire;
+pub mod zmtp;
 
 pub use error::{Error, ErrorCode, Result};
