@@ -18,6 +18,7 @@ pub mod ids;
 pub mod job;
 mod json;
 pub mod message;
+pub mod node;
 pub mod node_config;
 pub mod server;
 pub mod time;

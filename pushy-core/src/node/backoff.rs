@@ -1,6 +1,6 @@
 //! How long to wait before the next try (decision 26).
 
-use rand_core::RngCore;
+use crate::server::Random;
 
 use crate::time::Millis;
 
@@ -23,7 +23,7 @@ impl Backoff {
     }
 
     /// The next wait; counts as one more try.
-    pub fn next(&mut self, random: &mut dyn RngCore) -> Millis {
+    pub fn next(&mut self, random: &mut dyn Random) -> Millis {
         let window = FIRST.saturating_mul(1 << self.failed.min(16)).min(self.cap.0);
         self.failed = self.failed.saturating_add(1);
         uniform(Millis(window), random)
@@ -41,7 +41,7 @@ impl Backoff {
 }
 
 /// Uniform in 0 to `limit`, both included.
-pub fn uniform(limit: Millis, random: &mut dyn RngCore) -> Millis {
+pub fn uniform(limit: Millis, random: &mut dyn Random) -> Millis {
     // The remainder of 64 random bits is uneven by less than 2^-40 for any wait of ours.
     Millis(random.next_u64() % limit.0.saturating_add(1).max(1))
 }

@@ -97,14 +97,8 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 6] = [
-        State::Idle,
-        State::Preparing,
-        State::Committed,
-        State::Starting,
-        State::Running,
-        State::Stopping,
-    ];
+    pub const ALL: [State; 6] =
+        [State::Idle, State::Preparing, State::Committed, State::Starting, State::Running, State::Stopping];
 }
 
 /// Something happened to the job.
@@ -236,9 +230,10 @@ impl JobRunner {
         JobRunner { current: Current::Idle, ended: VecDeque::new(), stopped: false, bug: None }
     }
 
-    /// Plants a defect for the simulation to find.
-    pub(super) fn plant(&mut self, bug: Option<super::Bug>) {
-        self.bug = bug;
+    /// Plants a defect for tests to find (decision 28).
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&mut self, bug: super::Bug) {
+        self.bug = Some(bug);
     }
 
     /// Which state it is in.
@@ -318,7 +313,11 @@ impl JobRunner {
             Current::Committed { job: current, .. }
             | Current::Starting { job: current, .. }
             | Current::Running { job: current, .. } => {
-                out.push(if *current == job { Action::AckCommit(job) } else { Action::NackCommit(job, busy()) });
+                out.push(if *current == job {
+                    Action::AckCommit(job)
+                } else {
+                    Action::NackCommit(job, busy())
+                });
             }
             Current::Stopping { job: current } => {
                 let why = if *current == job { "the job is being aborted".to_owned() } else { busy() };
@@ -439,8 +438,8 @@ impl JobRunner {
         match std::mem::replace(&mut self.current, Current::Idle) {
             Current::Starting { job: current, capture } if current == job => {
                 self.remember(current, Ending::Finished);
-                let output =
-                    capture.then(|| (Captured::default(), Captured::from_text(&format!("cannot start: {why}\n"))));
+                let output = capture
+                    .then(|| (Captured::default(), Captured::from_text(&format!("cannot start: {why}\n"))));
                 out.push(Action::AckRun(job.clone()));
                 out.push(Action::Finished {
                     job,

@@ -1,6 +1,6 @@
 //! One of the node's two connections: when to open it and when to try again (decision 26).
 
-use rand_core::RngCore;
+use crate::server::Random;
 
 use crate::time::Millis;
 
@@ -8,7 +8,7 @@ use super::backoff::Backoff;
 
 /// Which state it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum State {
+pub(super) enum State {
     /// Down, and nothing is planned.
     Closed,
     /// Down; the next try is planned.
@@ -84,7 +84,7 @@ impl Link {
     }
 
     /// Gives the connection up and plans the next try.
-    pub(super) fn retry(&mut self, now: Millis, random: &mut dyn RngCore) {
+    pub(super) fn retry(&mut self, now: Millis, random: &mut dyn Random) {
         self.close(now);
         self.state = State::Waiting;
         self.retry_at = Some(now + self.backoff.next(random));

@@ -1,11 +1,12 @@
 //! The node's machine: routes what happens to job runner, heartbeater, reconfigurer and the two connections.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::curve_key::CurveKey;
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::{IncarnationId, JobId};
-use crate::message::{Caps, Captured, JobRef, JobState, NodeIdentity, NodeMessage, ServerMessage};
+use crate::message::{Caps, Captured, JobRef, NodeIdentity, NodeMessage, ServerMessage};
 use crate::node_config::NodeConfig;
 use crate::server::{LogLevel, Random};
 use crate::time::{Millis, Now};
@@ -85,7 +86,7 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// An agent that has just started: its first output asks for the configuration.
     pub fn new(settings: Settings, restored: Restored, mut random: Box<dyn Random>, now: Now) -> Node {
-        let keys = Keys(CurveSecret::generate(&mut *random));
+        let keys = Keys(Arc::new(CurveSecret::generate(&mut *random)));
         let mut runner = JobRunner::new();
         let mut results = Results::default();
         for result in restored.results {
@@ -133,7 +134,7 @@ impl Node {
     #[cfg(feature = "planted-bugs")]
     pub fn plant(&mut self, bug: Bug) {
         self.bug = Some(bug);
-        self.runner.plant(Some(bug));
+        self.runner.plant(bug);
     }
 
     /// Takes note of something that happened.
@@ -180,6 +181,9 @@ impl Node {
 
     /// When to hand in [`Input::Tick`].
     pub fn next_deadline(&self) -> Option<Millis> {
+        if self.exited {
+            return None;
+        }
         [
             self.heartbeater.next_deadline(),
             self.reconfigurer.next_deadline(),
@@ -213,7 +217,8 @@ impl Node {
         while let Some(input) = self.heartbeater.pop_due(now) {
             self.beat(input);
         }
-        while let Some(input) = self.reconfigurer.pop_due(now, self.runner.state() == job_runner::State::Idle) {
+        while let Some(input) = self.reconfigurer.pop_due(now, self.runner.state() == job_runner::State::Idle)
+        {
             self.reconfigure(input);
         }
         if self.command.is_due(now) {
@@ -236,10 +241,10 @@ impl Node {
 
     fn reconfigure(&mut self, input: reconfigurer::Input) {
         let mut actions = Vec::new();
-        self.reconfigurer.handle(self.now.mono, input, &mut self.random, &mut actions);
+        self.reconfigurer.handle(self.now.mono, input, &mut *self.random, &mut actions);
         for reconfigurer::Action::Fetch { new_keys } in actions {
             if new_keys && self.new_keys.is_none() {
-                self.new_keys = Some(Keys(CurveSecret::generate(&mut *self.random)));
+                self.new_keys = Some(Keys(Arc::new(CurveSecret::generate(&mut *self.random))));
             }
             let key = self.new_keys.as_ref().unwrap_or(&self.keys).0.public();
             self.outputs.push_back(Output::FetchConfig { key });
@@ -396,7 +401,7 @@ impl Node {
             Port::Command => &mut self.command,
             Port::Heartbeat => &mut self.heartbeat,
         };
-        link.retry(now, &mut self.random);
+        link.retry(now, &mut *self.random);
     }
 
     fn connected(&mut self, conn: u64) {
@@ -439,10 +444,18 @@ impl Node {
 
     // ---- messages
 
-    fn open(&self, channel: Channel, header: &[u8], body: &[u8]) -> Option<std::result::Result<ServerMessage, WireError>> {
+    fn open(
+        &self,
+        channel: Channel,
+        header: &[u8],
+        body: &[u8],
+    ) -> Option<std::result::Result<ServerMessage, WireError>> {
         let session = self.session.as_ref()?;
-        let max_skew =
-            if planted(self.bug, Bug::OldMessagesBelieved) { u32::MAX } else { session.config.max_message_skew };
+        let max_skew = if planted(self.bug, Bug::OldMessagesBelieved) {
+            u32::MAX
+        } else {
+            session.config.max_message_skew
+        };
         let limits = Limits { max_body: MAX_SERVER_BODY, max_skew };
         let opened = wire::open_from_server(
             &session.key,
@@ -470,7 +483,11 @@ impl Node {
         self.beat(heartbeater::Input::Heard);
         if incarnation.as_ref() != self.server_incarnation() {
             if self.reconfigurer.state() == reconfigurer::State::Resting {
-                self.log(LogLevel::Info, None, "the server's incarnation changed; fetching the configuration");
+                self.log(
+                    LogLevel::Info,
+                    None,
+                    "the server's incarnation changed; fetching the configuration",
+                );
             }
             self.trigger(Trigger::ServerRestarted);
         }
@@ -485,7 +502,11 @@ impl Node {
                     // Signed with our key: the channel works, only a clock is wrong.
                     self.beat(heartbeater::Input::Answered);
                 }
-                return self.log(LogLevel::Warn, None, format!("dropped a message on the command port: {error}"));
+                return self.log(
+                    LogLevel::Warn,
+                    None,
+                    format!("dropped a message on the command port: {error}"),
+                );
             }
         };
         self.beat(heartbeater::Input::Answered);
@@ -518,18 +539,19 @@ impl Node {
                 }
             }
             ServerMessage::Heartbeat { .. } | ServerMessage::Unknown { .. } => {
-                self.log(LogLevel::Debug, None, format!("ignored a message of type {:?}", message.type_name()));
+                self.log(
+                    LogLevel::Debug,
+                    None,
+                    format!("ignored a message of type {:?}", message.type_name()),
+                );
             }
         }
     }
 
     fn send_heartbeat(&mut self) {
         let (state, job) = self.runner.announced();
-        let message = NodeMessage::Heartbeat {
-            state: Some(state),
-            job: job.cloned().into(),
-            caps: Some(Caps::OURS),
-        };
+        let message =
+            NodeMessage::Heartbeat { state: Some(state), job: job.cloned().into(), caps: Some(Caps::OURS) };
         self.send(&message);
         if self.server_keeps_results() && !planted(self.bug, Bug::ResultSentOnce) {
             for message in self.results.messages() {
@@ -635,7 +657,11 @@ impl Node {
         if self.server_keeps_results() {
             self.outputs.push_back(Output::SpoolResult(result.clone()));
             if let Some(lost) = self.results.keep(result) {
-                self.log(LogLevel::Error, Some(lost.job.clone()), "gave up a result that the server never stored");
+                self.log(
+                    LogLevel::Error,
+                    Some(lost.job.clone()),
+                    "gave up a result that the server never stored",
+                );
                 self.outputs.push_back(Output::DropResult { job: lost.job });
             }
         }

@@ -15,6 +15,8 @@
 //! # What it leaves out
 //! Servers of version 1.x, which do not encrypt, are refused; there is no way to allow them (1.7, D-66).
 
+use std::sync::Arc;
+
 use crate::curve_key::CurveKey;
 use crate::ids::{IncarnationId, JobId, NodeName, OrgName};
 use crate::job::JobOptions;
@@ -95,7 +97,7 @@ pub enum Stage {
 
 /// The CURVE pair of this agent. `Debug` shows the public half.
 #[derive(Clone)]
-pub struct Keys(pub CurveSecret);
+pub struct Keys(pub Arc<CurveSecret>);
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -3,7 +3,7 @@
 //! Every reason to fetch ends in one plan with one deadline, the earliest; a fetch under way answers all of them.
 //! Only the rotation of keys at the end of the configuration's lifetime waits for the running job.
 
-use rand_core::RngCore;
+use crate::server::Random;
 
 use crate::time::Millis;
 
@@ -154,7 +154,7 @@ impl Reconfigurer {
     }
 
     /// Takes note of something that happened and appends what follows from it.
-    pub fn handle(&mut self, now: Millis, input: Input, random: &mut dyn RngCore, out: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: Millis, input: Input, random: &mut dyn Random, out: &mut Vec<Action>) {
         match (self.state, input) {
             (State::Resting | State::Planned | State::Expired, Input::Triggered(trigger)) => {
                 let wait = match trigger {
@@ -175,7 +175,9 @@ impl Reconfigurer {
                     self.state = State::Expired;
                 }
             }
-            (State::Planned | State::Fetching | State::Expired, Input::LifetimeDue { .. }) => self.rotate = true,
+            (State::Planned | State::Fetching | State::Expired, Input::LifetimeDue { .. }) => {
+                self.rotate = true
+            }
             (State::Expired, Input::BecameIdle) => self.fetch(true, out),
             (State::Resting | State::Planned | State::Fetching, Input::BecameIdle) => {}
             (_, Input::Fetched { lifetime }) => {

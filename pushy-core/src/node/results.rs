@@ -57,7 +57,11 @@ impl KeptResult {
     pub(super) fn message(&self) -> NodeMessage {
         let job = self.job.clone().into();
         let output = Captured { stdout: self.stdout.clone(), stderr: self.stderr.clone() };
-        if self.succeeded { NodeMessage::Succeeded { job, output } } else { NodeMessage::Failed { job, output } }
+        if self.succeeded {
+            NodeMessage::Succeeded { job, output }
+        } else {
+            NodeMessage::Failed { job, output }
+        }
     }
 }
 
