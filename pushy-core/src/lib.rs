@@ -22,7 +22,9 @@ pub mod node;
 pub mod node_config;
 pub mod server;
 pub mod time;
+pub mod value;
 pub mod watch;
+pub mod whitelist;
 pub mod wire;
 pub mod zmtp;
 
