@@ -16,7 +16,7 @@ mod key;
 mod sign;
 mod verify;
 
-pub use key::{PublicKey, SigningKey};
+pub use key::{PublicKey, SigningKey, is_inline_key};
 pub use sign::{Request, Unsigned, sign};
 pub use verify::{AuthError, Head, MAX_SKEW};
 
@@ -47,9 +47,14 @@ impl Version {
     /// # Errors
     /// [`ErrorCode::InvalidArgument`] for any other text; versions are compared as text.
     pub fn from_text(text: &str) -> Result<Version> {
-        [Version::V1_0, Version::V1_1, Version::V1_3].into_iter().find(|v| v.as_str() == text).ok_or_else(|| {
-            Error::new(ErrorCode::InvalidArgument, "unknown authentication protocol version; use 1.0, 1.1 or 1.3")
-        })
+        [Version::V1_0, Version::V1_1, Version::V1_3].into_iter().find(|v| v.as_str() == text).ok_or_else(
+            || {
+                Error::new(
+                    ErrorCode::InvalidArgument,
+                    "unknown authentication protocol version; use 1.0, 1.1 or 1.3",
+                )
+            },
+        )
     }
 }
 

@@ -217,3 +217,11 @@ fn check_size(size: u32) -> Result<()> {
         Err(invalid(format!("an RSA key of {} bits; use 2048 to 4096", size * 8)))
     }
 }
+
+/// Whether a configuration value is a key itself and not a path: it starts with the line of an unencrypted private
+/// key. The original knows PKCS#1 only and takes PKCS#8 for a path (auth 5.1).
+pub fn is_inline_key(value: &str) -> bool {
+    ["-----BEGIN RSA PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----"]
+        .iter()
+        .any(|line| value.starts_with(line))
+}

@@ -51,12 +51,18 @@ impl<'a> Unsigned<'a> {
     /// when they contain control characters.
     pub fn new(request: &Request<'a>) -> Result<Unsigned<'a>> {
         if request.user.is_empty() || request.user.chars().any(char::is_control) {
-            return Err(Error::new(ErrorCode::InvalidName, "the user name is empty or has control characters"));
+            return Err(Error::new(
+                ErrorCode::InvalidName,
+                "the user name is empty or has control characters",
+            ));
         }
         let path = without_query(request.path);
         let values = [path, request.method, request.api_version.unwrap_or("")];
         if values.iter().any(|v| v.chars().any(char::is_control)) {
-            return Err(Error::new(ErrorCode::InvalidArgument, "the request has control characters in its path"));
+            return Err(Error::new(
+                ErrorCode::InvalidArgument,
+                "the request has control characters in its path",
+            ));
         }
         let scheme = request.version.into();
         let content_hash = HashText::content(scheme, request.body);

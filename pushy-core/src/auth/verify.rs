@@ -124,7 +124,11 @@ impl<'a> Head<'a> {
     ///
     /// # Errors
     /// The first check that fails.
-    pub fn read(header: impl Fn(&str) -> Option<&'a [u8]>, now: Wall, skew: u32) -> Result<Head<'a>, AuthError> {
+    pub fn read(
+        header: impl Fn(&str) -> Option<&'a [u8]>,
+        now: Wall,
+        skew: u32,
+    ) -> Result<Head<'a>, AuthError> {
         let present = |name: &str| header(name).filter(|value| !value.is_empty());
         let names = ["X-Ops-UserId", "X-Ops-Timestamp", "X-Ops-Sign", "X-Ops-Content-Hash"];
         let values = names.map(present);
@@ -134,8 +138,8 @@ impl<'a> Head<'a> {
         };
         let timestamp = std::str::from_utf8(timestamp).map_err(|_| AuthError::BadTimestamp)?;
         let signed_at = Wall::parse_iso8601(timestamp).ok_or(AuthError::BadTimestamp)?;
-        let user =
-            std::str::from_utf8(user).map_err(|_| AuthError::Malformed("the header 'X-Ops-UserId' is not UTF-8"))?;
+        let user = std::str::from_utf8(user)
+            .map_err(|_| AuthError::Malformed("the header 'X-Ops-UserId' is not UTF-8"))?;
         if now.secs().saturating_sub(signed_at.secs()).saturating_abs() >= i64::from(skew) {
             return Err(AuthError::Clock { user: user.to_owned() });
         }
@@ -208,11 +212,15 @@ impl<'a> Head<'a> {
             Scheme::V1_0 | Scheme::V1_1 => keys.position(|key| key.opens_to(signature, &[], &text)),
             Scheme::V1_2 => {
                 let hash = openssl::sha::sha1(&text);
-                keys.position(|key| signature.len() == key.size() && key.opens_to(signature, SHA1_INFO, &hash))
+                keys.position(|key| {
+                    signature.len() == key.size() && key.opens_to(signature, SHA1_INFO, &hash)
+                })
             }
             Scheme::V1_3 => {
                 let hash = openssl::sha::sha256(&text);
-                keys.position(|key| signature.len() == key.size() && key.opens_to(signature, SHA256_INFO, &hash))
+                keys.position(|key| {
+                    signature.len() == key.size() && key.opens_to(signature, SHA256_INFO, &hash)
+                })
             }
         }
     }
