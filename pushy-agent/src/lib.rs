@@ -1,1 +1,3 @@
-//! Skeleton.
+//! The node agent: drivers around the core's machine.
+
+pub mod channel;
