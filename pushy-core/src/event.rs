@@ -1,7 +1,9 @@
 //! Feed entries: what happened to a job, in the words of section 8.3.
 
 use crate::ids::NodeName;
-use crate::job::JobStatus;
+use crate::job::{Job, JobStatus};
+use crate::json::Object;
+use crate::time::Wall;
 
 /// How a vote came out (8.3, `quorum_vote`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,7 +108,43 @@ pub enum Event {
     },
 }
 
+/// Which feed an entry is written for (8.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    /// One job's.
+    Job,
+    /// An organization's: its entries name the job.
+    Organization,
+}
+
 impl Event {
+    /// The `data` of the feed: one JSON object, `timestamp` first (8.3). `job` is the stored job, for everything that
+    /// the entry itself does not hold.
+    pub fn data(&self, at: Wall, job: &Job, feed: Feed) -> String {
+        let mut object = Object::with_capacity(160);
+        object.plain("timestamp", &at.feed_timestamp());
+        if feed == Feed::Organization {
+            object.plain("job", job.id.as_str());
+        }
+        match self {
+            Event::Start => start(&mut object, job),
+            Event::QuorumVote { node, vote } => {
+                object.member("node", node.as_str()).plain("status", vote.as_str());
+            }
+            Event::QuorumSucceeded => {}
+            Event::RunStart { node } | Event::Rehab { node } => {
+                object.member("node", node.as_str());
+            }
+            Event::RunComplete { node, result } => {
+                object.member("node", node.as_str()).plain("status", result.as_str());
+            }
+            Event::JobComplete { status } => {
+                object.plain("status", status.as_str());
+            }
+        }
+        object.end_text()
+    }
+
     /// The name of the event in the feed.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -119,4 +157,27 @@ impl Event {
             Event::JobComplete { .. } => "job_complete",
         }
     }
+}
+
+fn start(object: &mut Object, job: &Job) {
+    object
+        .member("command", &job.command)
+        .member("run_timeout", &job.run_timeout)
+        .member("quorum", &job.quorum)
+        .member("node_count", &job.nodes.len())
+        .member("user", &job.requester);
+    let options = &job.options;
+    if let Some(user) = &options.user {
+        object.member("job_user", user);
+    }
+    if let Some(dir) = &options.dir {
+        object.member("dir", dir);
+    }
+    if let Some(env) = &options.env {
+        object.strings("env", env);
+    }
+    if options.file.is_some() {
+        object.raw("file_specified", b"true");
+    }
+    object.member("capture", &options.capture);
 }

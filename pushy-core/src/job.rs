@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{JobId, NodeName, OrgId};
 use crate::time::Wall;
 
+mod object;
+mod request;
+
+pub use request::{InvalidJob, MAX_FILE, file_content};
+
 /// `run_timeout` when a request names none, in seconds (2.5).
 pub const DEFAULT_RUN_TIMEOUT: u32 = 3600;
 

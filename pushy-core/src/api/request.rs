@@ -11,8 +11,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::ids::NodeName;
 use crate::job::JobRequest;
 
-/// The largest file that can be delivered with a job, in bytes (2.5).
-pub const MAX_FILE: usize = 100_000;
+pub use crate::job::MAX_FILE;
 
 /// How many nodes must vote yes: a number, or a share of the nodes (10.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
