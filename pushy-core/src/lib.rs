@@ -11,6 +11,8 @@
 
 pub mod api;
 pub mod auth;
+#[cfg(feature = "ruby-config")]
+pub mod chef_config;
 pub mod curve_key;
 pub mod error;
 pub mod event;
@@ -20,6 +22,8 @@ mod json;
 pub mod message;
 pub mod node;
 pub mod node_config;
+#[cfg(feature = "ruby-config")]
+pub mod ruby_config;
 pub mod server;
 pub mod time;
 pub mod value;

@@ -1,0 +1,128 @@
+//! Ruby configuration files, read without running Ruby (7.9, decision 1).
+//!
+//! Ruby's own parser reads the file; a walk with an allow-list takes the values. What is understood: literals, `%w`,
+//! `%r`, `ENV['X']`, `ENV.fetch('X', 'd')`, `+` and interpolation of strings, local variables and constants assigned
+//! from these, `File.dirname(__FILE__)`, `__dir__`, `File.join`, `File.expand_path`, `STDOUT`, `STDERR`,
+//! `knife[:x] = …`, `Mixlib::Log::Formatter.show_time = …`. Everything else is refused with file, line, column and
+//! what to write instead: a setting that is silently dropped looks like a server's fault.
+//!
+//! The file is not trusted to be small or shallow: size, nesting and what interpolation builds are bounded.
+
+mod paths;
+mod walk;
+
+use crate::error::{Error, ErrorCode, Result};
+use crate::value::Value;
+
+/// The largest file read, in bytes.
+pub const MAX_FILE: usize = 1_000_000;
+
+/// Ruby's parser stops at 10,000 levels, which took up to 8 MB of stack when measured unoptimised.
+const STACK: usize = 64 * 1024 * 1024;
+
+/// What a configuration file says, in the order written; a key set twice has its last value.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Settings {
+    pairs: Vec<(String, Value)>,
+}
+
+impl Settings {
+    /// A setting's value; `None` when the file does not set it.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value)
+    }
+
+    /// Every setting.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.pairs.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// Sets a value, in place if the key is there.
+    pub fn set(&mut self, key: &str, value: Value) {
+        match self.pairs.iter_mut().find(|(k, _)| k == key) {
+            Some(pair) => pair.1 = value,
+            None => self.pairs.push((key.to_owned(), value)),
+        }
+    }
+
+    /// Sets `key[member]`, making the hash if there is none (or something else in its place).
+    pub fn set_member(&mut self, key: &str, member: Value, value: Value) {
+        let index = match self.pairs.iter().position(|(k, _)| k == key) {
+            Some(index) => index,
+            None => {
+                self.pairs.push((key.to_owned(), Value::Hash(Vec::new())));
+                self.pairs.len() - 1
+            }
+        };
+        let hash = &mut self.pairs[index].1;
+        if !matches!(hash, Value::Hash(_)) {
+            *hash = Value::Hash(Vec::new());
+        }
+        if let Value::Hash(pairs) = hash {
+            match pairs.iter_mut().find(|(k, _)| *k == member) {
+                Some(pair) => pair.1 = value,
+                None => pairs.push((member, value)),
+            }
+        }
+    }
+
+    /// Takes over every setting of `later`, which wins; hashes such as `knife` are merged member by member.
+    pub fn merge(&mut self, later: Settings) {
+        for (key, value) in later.pairs {
+            match value {
+                Value::Hash(members) if matches!(self.get(&key), Some(Value::Hash(_))) => {
+                    for (member, value) in members {
+                        self.set_member(&key, member, value);
+                    }
+                }
+                value => self.set(&key, value),
+            }
+        }
+    }
+}
+
+/// Reads a configuration file.
+///
+/// `file` is its path: it stands in messages and is what `__FILE__` means, so it should be absolute. `environment`
+/// answers for `ENV`, and for `HOME` and `PWD` where `File.expand_path` needs them.
+///
+/// # Errors
+/// [`ErrorCode::InvalidConfig`] as `FILE:LINE:COLUMN: what is wrong and what to write`, columns counted from 1 in
+/// characters.
+pub fn read(file: &str, source: &[u8], environment: &dyn Fn(&str) -> Option<String>) -> Result<Settings> {
+    let invalid = |message: String| Error::new(ErrorCode::InvalidConfig, message);
+    if source.len() > MAX_FILE {
+        return Err(invalid(format!("{file}: the file is larger than {MAX_FILE} bytes")));
+    }
+    let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
+    let text = match std::str::from_utf8(source) {
+        Ok(text) => text,
+        Err(e) => {
+            let place = place(source, e.valid_up_to());
+            return Err(invalid(format!("{file}:{place}: the file is not UTF-8: save it as UTF-8")));
+        }
+    };
+    stacker::grow(STACK, || {
+        let parsed = ruby_prism::parse(source);
+        let refused = match parsed.errors().next() {
+            Some(first) => Err(walk::Refused {
+                at: first.location().start() as usize,
+                message: format!("syntax error: {}", String::from_utf8_lossy(first.message())),
+            }),
+            None => walk::Walk::new(file, environment).program(&parsed.node(), text, parsed.magic_comments()),
+        };
+        refused.map_err(|refused| {
+            let place = place(source, refused.at);
+            invalid(format!("{file}:{place}: {}", refused.message.replace('\n', " ")))
+        })
+    })
+}
+
+/// `LINE:COLUMN` of a byte, both counted from 1, columns in characters.
+fn place(source: &[u8], at: usize) -> String {
+    let before = &source[..at.min(source.len())];
+    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
+    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+    format!("{line}:{column}")
+}
