@@ -1,312 +1,105 @@
 //! One push server as a value: all its jobs, nodes and bindings.
 //!
 //! # Driving it
-//! After every [`Server::handle`], call [`Server::poll_output`] until it answers `None` and carry each output
+//! After every [`Server::handle`] (or a few of them: what one round leaves behind is stored in one batch), call
+//! [`Server::poll_output`] until it answers `None` and carry each output
 //! out in that order; call [`Server::poll_bulk`] as long as the network takes more (it yields the
-//! commits of large jobs one by one, so that no more of them wait than fit). Then wait for the next input or until
+//! commits of jobs one by one, so that no more of them wait than fit). Then wait for the next input or until
 //! [`Server::next_deadline`], whichever comes first, and hand in [`Input::Tick`] for the latter. A tick
 //! too early is harmless. `now.mono` never goes back; if it does, the later one is used.
+//!
+//! # Inside
+//! The rules are tables: [`job_state`] for jobs, [`node_state`] for nodes. The rest looks rules up and carries them
+//! out: `incoming` checks what nodes send, `nodes` and `jobs` hold the state, `gate` keeps back what must not
+//! be told before it is stored, `outgoing` encodes, `binding` knows who may speak for which node.
 
-use crate::event::Event;
-use crate::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
-use crate::job::JobRequest;
-use crate::time::{Millis, Wall};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use crate::error::Result;
+use crate::ids::{JobId, NodeName, NodeRef, OrgId};
+use crate::message::{ServerMessage, Tail};
+use crate::time::{Deadlines, Millis, Now};
+use crate::wire::RsaSigner;
+
+mod binding;
+mod freshness;
+mod gate;
+mod heartbeat;
+mod incoming;
+mod io;
+pub mod job_state;
+mod jobs;
+pub mod node_state;
+mod nodes;
+mod outgoing;
+mod planted;
 pub mod record;
+mod restore;
+mod store;
+mod tables;
 
 pub use crate::curve_key::CurveKey;
+pub use io::{
+    ConnId, Input, LogEntry, LogLevel, NodeState, OnRestart, Output, Random, RequestId, ServerConfig,
+    ServerKeys, Ticket,
+};
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
 pub use record::{Binding, Record, Restored};
 
-/// One connection to the command port. Numbers are given by the broker and never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(pub u64);
+use gate::Gate;
+use tables::{Bulk, Conn, JobIx, LiveJob, Node, NodeId, Queued, Timer};
 
-/// Joins an answer to the request it belongs to. Numbers are given by the driver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-/// Joins [`Input::Persisted`] to its [`Output::Persist`]. Numbers are given by the server, rising.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
-
-/// Settings of a server, with the original's defaults (9.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerConfig {
-    /// Advertised host name: member `host` of the configuration and `server` of a commit.
-    pub host: String,
-    /// Advertised heartbeat address, e.g. `tcp://push.example.com:10000`.
-    pub heartbeat_addr: String,
-    /// Advertised command address, e.g. `tcp://push.example.com:10002`.
-    pub command_addr: String,
-    /// Between two heartbeats, both directions.
-    pub heartbeat_interval: Millis,
-    /// A vote closes after this.
-    pub voting_timeout: Millis,
-    /// `run_timeout` of a job that names none, in seconds.
-    pub default_run_timeout: u32,
-    /// Between two `abort`s to a node in rehab.
-    pub rehab_timer: Millis,
-    /// A finished job stays in memory this long.
-    pub linger: Millis,
-    /// How long a node may use a configuration before fetching it again, in seconds.
-    pub config_lifetime: u32,
-    /// Largest difference between a message's timestamp and the clock, in seconds (exclusive).
-    pub max_message_skew: u32,
-    /// Largest body taken from a node, in bytes.
-    pub max_body_size: usize,
-    /// What becomes of unfinished jobs at a restart (decision 18).
-    pub on_restart: OnRestart,
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        ServerConfig {
-            host: "localhost".into(),
-            heartbeat_addr: "tcp://localhost:10000".into(),
-            command_addr: "tcp://localhost:10002".into(),
-            heartbeat_interval: Millis(10_000),
-            voting_timeout: Millis(60_000),
-            default_run_timeout: crate::job::DEFAULT_RUN_TIMEOUT,
-            rehab_timer: Millis(1_000),
-            linger: Millis(5_000),
-            config_lifetime: 3600,
-            max_message_skew: 300,
-            max_body_size: 65_536,
-            on_restart: OnRestart::Continue,
-        }
-    }
-}
-
-/// What becomes of unfinished jobs at a restart.
+/// What a ticket was handed out for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnRestart {
-    /// They go on.
-    Continue,
-    /// They end `crashed`, as with the original.
-    Crash,
+enum Batch {
+    Job(JobIx),
+    Bindings,
 }
 
-/// Something happened.
-#[derive(Debug)]
-pub enum Input {
-    /// A deadline may have passed.
-    Tick,
-    /// A node's configuration was asked for over REST by somebody already authenticated and authorized.
-    /// Answered by [`Output::Config`] or [`Output::ConfigFailed`].
-    FetchConfig {
-        /// Comes back with the answer.
-        request: RequestId,
-        /// The node of the URL.
-        node: NodeRef,
-        /// Its organization's name.
-        org_name: OrgName,
-        /// The CURVE key the requester will shake hands with.
-        key: CurveKey,
-        /// PEM of the requester's public key; the session key is wrapped for it.
-        public_key: String,
-        /// Whether the requester is the node itself. Anyone else gets a throw-away key and makes no
-        /// binding (D-09).
-        is_node: bool,
-    },
-    /// A peer proved that it owns `key`; the handshake waits for [`Output::Accept`] or [`Output::Refuse`].
-    Handshake {
-        /// The connection.
-        conn: ConnId,
-        /// The peer's long-term key.
-        key: CurveKey,
-        /// Its network address, for the log.
-        peer: String,
-    },
-    /// The handshake of an accepted connection is complete: frames can be sent.
-    Opened {
-        /// The connection.
-        conn: ConnId,
-    },
-    /// A connection is gone, whoever ended it.
-    Closed {
-        /// The connection.
-        conn: ConnId,
-    },
-    /// A message of two frames arrived.
-    Frames {
-        /// The connection.
-        conn: ConnId,
-        /// First frame.
-        header: Vec<u8>,
-        /// Second frame.
-        body: Vec<u8>,
-    },
-    /// A job is asked for by somebody authorized. Answered by [`Output::JobStarted`] or
-    /// [`Output::JobRefused`].
-    StartJob {
-        /// Comes back with the answer.
-        request: RequestId,
-        /// The organization of the URL.
-        org: OrgId,
-        /// Who asks.
-        requester: String,
-        /// What is asked for.
-        job: Box<JobRequest>,
-    },
-    /// Everything up to and including this ticket is kept.
-    Persisted {
-        /// Which.
-        ticket: Ticket,
-    },
-    /// The records of this ticket could not be kept; nothing of them is stored.
-    PersistFailed {
-        /// Which.
-        ticket: Ticket,
-    },
-    /// The node is removed, has a new key, or is gone from the directory: its bindings end.
-    EndBindings {
-        /// Which node.
-        node: NodeRef,
-        /// For the log.
-        why: String,
-    },
-}
-
-/// Something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Go on with the handshake (READY).
-    Accept {
-        /// The connection.
-        conn: ConnId,
-    },
-    /// Hold the handshake unanswered for 30 s, then close (decision 5).
-    Refuse {
-        /// The connection.
-        conn: ConnId,
-    },
-    /// Send two frames on the command port.
-    Send {
-        /// The connection.
-        conn: ConnId,
-        /// First frame.
-        header: Vec<u8>,
-        /// Second frame.
-        body: Vec<u8>,
-    },
-    /// Publish two frames on the heartbeat port.
-    Publish {
-        /// First frame.
-        header: Vec<u8>,
-        /// Second frame.
-        body: Vec<u8>,
-    },
-    /// Close a connection at once.
-    Close {
-        /// The connection.
-        conn: ConnId,
-    },
-    /// Keep these records, in one transaction, and say so.
-    Persist {
-        /// Comes back with the answer.
-        ticket: Ticket,
-        /// What to keep.
-        records: Vec<Record>,
-    },
-    /// Answer a configuration request with this JSON text.
-    Config {
-        /// Which request.
-        request: RequestId,
-        /// The document of 2.4.2.
-        body: String,
-    },
-    /// A configuration request cannot be answered now (the store fails, or the key is unusable).
-    ConfigFailed {
-        /// Which request.
-        request: RequestId,
-        /// Why.
-        error: crate::Error,
-    },
-    /// The job is stored and voting (201).
-    JobStarted {
-        /// Which request.
-        request: RequestId,
-        /// Its id.
-        job: JobId,
-    },
-    /// The job could not be stored (503).
-    JobRefused {
-        /// Which request.
-        request: RequestId,
-        /// Why.
-        error: crate::Error,
-    },
-    /// Something happened to a job that is now stored: tell its feed.
-    Event {
-        /// The organization.
-        org: OrgId,
-        /// The job.
-        job: JobId,
-        /// When.
-        at: Wall,
-        /// What.
-        event: Event,
-    },
-    /// A line for the log. Never holds a secret; names are escaped by the program.
-    Log(LogEntry),
-}
-
-/// How much a log line matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// For tracing one node or job.
-    Debug,
-    /// Normal life.
-    Info,
-    /// Somebody should know.
-    Warn,
-    /// Something is broken.
-    Error,
-}
-
-/// A line for the log with the things it is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogEntry {
-    /// How much it matters.
-    pub level: LogLevel,
-    /// The node it is about.
-    pub node: Option<NodeName>,
-    /// The job it is about.
-    pub job: Option<JobId>,
-    /// The peer's address.
-    pub peer: Option<String>,
-    /// What happened, one line.
-    pub text: String,
-}
-
-/// What `node_states` says of a node (2.4.7, 2.4.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeState {
-    /// Member `status`: whether the server has a live state for it.
-    pub online: bool,
-    /// Member `availability`: whether it would take a job.
-    pub available: bool,
-}
-
-/// The machine.
+/// The machine. See the module's page.
 pub struct Server {
-    _private: (),
+    config: ServerConfig,
+    keys: ServerKeys,
+    signer: RsaSigner,
+    public_key: String,
+    random: Box<dyn Random>,
+
+    now: Now,
+    started: Millis,
+    /// How often the wall clock was seen to step.
+    clock_epoch: u32,
+
+    timers: Deadlines<Timer>,
+    last_number: u64,
+    nodes: HashMap<NodeId, Node>,
+    by_name: HashMap<OrgId, HashMap<NodeName, NodeId>>,
+    /// Which node a CURVE key belongs or belonged to.
+    by_key: HashMap<CurveKey, NodeId>,
+    jobs: HashMap<JobIx, LiveJob>,
+    by_job_id: HashMap<JobId, JobIx>,
+    conns: HashMap<ConnId, Conn>,
+    /// When a refusal of this key or address was last logged.
+    refusals: HashMap<String, Millis>,
+
+    out: VecDeque<Queued>,
+    bulk: VecDeque<Bulk>,
+    dirty_jobs: Vec<JobIx>,
+    bindings: Gate,
+    tickets: BTreeMap<Ticket, Batch>,
+    last_ticket: u64,
+
+    /// Sequence of the server's own next heartbeat.
+    beats: u64,
+    ack: Tail,
+    abort: Tail,
+    beat: Tail,
+    /// Elementary steps done so far: loop turns over nodes, jobs and timers.
+    steps: u64,
+    #[cfg(feature = "planted-bugs")]
+    bug: Option<PlantedBug>,
 }
 
-/// What the server signs and identifies itself with; made once and kept (decision 5).
-#[derive(Clone)]
-pub struct ServerKeys {
-    /// Private RSA key, PEM: signs the heartbeats.
-    pub signing: String,
-    /// The CURVE public key. The secret half stays with the broker.
-    pub curve_public: CurveKey,
-    /// Id of this set of keys.
-    pub incarnation: crate::ids::IncarnationId,
-    /// Short name of this host, for the heartbeat.
-    pub server_name: String,
-}
-
-#[allow(unused_variables)]
 impl Server {
     /// A server that goes on from what the store held.
     ///
@@ -317,47 +110,177 @@ impl Server {
         keys: ServerKeys,
         restored: Restored,
         random: Box<dyn Random>,
-        now: crate::time::Now,
-    ) -> crate::Result<Server> {
-        unimplemented!()
+        now: Now,
+    ) -> Result<Server> {
+        let signer = RsaSigner::from_pem(&keys.signing).map_err(|e| e.context("the server's signing key"))?;
+        let public_key = signer.public_pem()?;
+        let beat = ServerMessage::Heartbeat {
+            server: keys.server_name.clone(),
+            incarnation: Some(keys.incarnation.clone()),
+        };
+        let mut server = Server {
+            config,
+            keys,
+            signer,
+            public_key,
+            random,
+            now,
+            started: now.mono,
+            clock_epoch: 0,
+            timers: Deadlines::default(),
+            last_number: 0,
+            nodes: HashMap::new(),
+            by_name: HashMap::new(),
+            by_key: HashMap::new(),
+            jobs: HashMap::new(),
+            by_job_id: HashMap::new(),
+            conns: HashMap::new(),
+            refusals: HashMap::new(),
+            out: VecDeque::new(),
+            bulk: VecDeque::new(),
+            dirty_jobs: Vec::new(),
+            bindings: Gate::default(),
+            tickets: BTreeMap::new(),
+            last_ticket: 0,
+            beats: 0,
+            ack: ServerMessage::Ack.tail(),
+            abort: ServerMessage::Abort.tail(),
+            beat: beat.tail(),
+            steps: 0,
+            #[cfg(feature = "planted-bugs")]
+            bug: None,
+        };
+        // Decision 47: the first one goes out at once.
+        server.timers.set(Timer::Heartbeat, now.mono);
+        server.restore(restored);
+        Ok(server)
     }
 
     /// Takes note of something that happened.
-    pub fn handle(&mut self, now: crate::time::Now, input: Input) {
-        unimplemented!()
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.set_clock(now);
+        match input {
+            Input::Tick => {}
+            Input::FetchConfig { request, node, org_name, key, public_key, is_node } => {
+                self.fetch_config(request, node, org_name, key, &public_key, is_node);
+            }
+            Input::Handshake { conn, key, peer } => self.handshake(conn, key, peer),
+            Input::Opened { conn } => self.opened(conn),
+            Input::Closed { conn } => self.closed(conn),
+            Input::Frames { conn, header, body } => self.frames(conn, &header, &body),
+            Input::StartJob { request, org, requester, job } => {
+                self.start_job(request, org, requester, *job);
+            }
+            Input::Persisted { ticket } => self.persisted(ticket),
+            Input::PersistFailed { ticket } => self.persist_failed(ticket),
+            Input::EndBindings { node, why } => self.end_bindings(&node, &why),
+        }
+        self.run_timers();
     }
 
     /// The next thing to do, in order; `None` when there is nothing more for now.
     pub fn poll_output(&mut self) -> Option<Output> {
-        unimplemented!()
+        loop {
+            let Some(queued) = self.out.pop_front() else {
+                if self.hand_to_store() {
+                    continue;
+                }
+                return None;
+            };
+            match queued {
+                Queued::Ready(output) => return Some(output),
+                Queued::ToNode(node, message) => {
+                    if let Some(output) = self.encode(node, &message) {
+                        return Some(output);
+                    }
+                }
+            }
+        }
     }
 
-    /// The next commit of a large job. Call while the network takes more; `now` stamps the message.
-    pub fn poll_bulk(&mut self, now: crate::time::Now) -> Option<Output> {
-        unimplemented!()
+    /// The next commit of a job. Call while the network takes more; `now` stamps the message.
+    pub fn poll_bulk(&mut self, now: Now) -> Option<Output> {
+        self.set_clock(now);
+        self.next_commit()
     }
 
     /// When to hand in [`Input::Tick`].
     pub fn next_deadline(&self) -> Option<Millis> {
-        unimplemented!()
+        self.timers.next()
     }
 
     /// Every node of the organization with a live state, by name (2.4.7).
     pub fn node_states(&self, org: &OrgId) -> Vec<(NodeName, NodeState)> {
-        unimplemented!()
+        let Some(names) = self.by_name.get(org) else { return Vec::new() };
+        let mut states: Vec<_> = names
+            .iter()
+            .filter_map(|(name, id)| Some((name, self.nodes.get(id)?)))
+            .filter(|(_, node)| node.phase.is_live())
+            .map(|(name, node)| (name.clone(), NodeState { online: true, available: node.is_available() }))
+            .collect();
+        states.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        states
     }
 
     /// One node, known or not (2.4.8).
     pub fn node_state(&self, node: &NodeRef) -> NodeState {
-        unimplemented!()
+        match self.find_node(node).and_then(|id| self.nodes.get(&id)) {
+            Some(node) => NodeState { online: node.phase.is_live(), available: node.is_available() },
+            None => NodeState { online: false, available: false },
+        }
     }
 
     /// How many nodes have a live state, and the ids of jobs in memory (2.4.1).
     pub fn counts(&self) -> (usize, Vec<JobId>) {
-        unimplemented!()
+        let live = self.nodes.values().filter(|n| n.phase.is_live()).count();
+        let mut jobs: Vec<JobId> = self.by_job_id.keys().cloned().collect();
+        jobs.sort_unstable();
+        (live, jobs)
+    }
+
+    /// How many elementary steps all inputs so far have cost: the measure of the cost tests (decision 11).
+    #[doc(hidden)]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn set_clock(&mut self, now: Now) {
+        let mono = now.mono.max(self.now.mono);
+        let ran = i64::try_from((mono - self.now.mono).0).unwrap_or(i64::MAX).saturating_mul(1000);
+        let moved = now.wall.0.saturating_sub(self.now.wall.0);
+        if moved.saturating_sub(ran).saturating_abs() > 1_000_000 {
+            self.clock_epoch = self.clock_epoch.wrapping_add(1);
+        }
+        self.now = Now { mono, wall: now.wall };
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.now.mono;
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.steps += 1;
+            match timer {
+                Timer::Heartbeat => self.publish_heartbeat(),
+                Timer::Vote(job) => self.vote_closes(job),
+                Timer::Run(job) => self.time_is_up(job),
+                Timer::Linger(job) => self.forget_job(job),
+                Timer::RetryJob(job) => self.retry_job(job),
+                Timer::RetryBindings => self.bindings.retry(),
+                Timer::Rehab(node) => self.node_hears(node, node_state::NodeEvent::RehabTimer),
+                Timer::Life(node) => self.life_due(node),
+                Timer::Expiry(node) => self.binding_expiry_due(node),
+            }
+        }
+    }
+
+    fn log(
+        &mut self,
+        level: LogLevel,
+        node: Option<NodeId>,
+        job: Option<JobId>,
+        peer: Option<String>,
+        text: String,
+    ) {
+        let node = node.and_then(|id| self.nodes.get(&id)).map(|n| n.at.node.clone());
+        self.out.push_back(Queued::Ready(Output::Log(LogEntry { level, node, job, peer, text })));
     }
 }
-
-/// A generator for keys, padding and splay: the programs pass the system's, the simulation a seeded one.
-pub trait Random: rand_core::RngCore + rand_core::CryptoRng + Send {}
-impl<T: rand_core::RngCore + rand_core::CryptoRng + Send> Random for T {}

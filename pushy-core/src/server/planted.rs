@@ -1,0 +1,78 @@
+//! Bugs planted on purpose, so that the simulation can show that it would find them (decision 28).
+//! Without feature `planted-bugs` none can be switched on.
+
+/// One bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PlantedBug {
+    /// What must be stored first is told at once.
+    PersistAfterSend,
+    /// `run` goes out again on every new connection of a node that is ready or runs.
+    RunResentBlindly,
+    /// `commit` goes out again on every new connection of a node of an open vote.
+    CommitResentBlindly,
+    /// A second `ack_commit` is a second vote.
+    VoteCountedTwice,
+    /// A heartbeat decides even if it waited in a queue since before the handshake.
+    StaleHeartbeatTrusted,
+    /// `result_ack` goes out before the result is stored.
+    ResultAckBeforeStored,
+    /// A node known from before a restart is told `abort`.
+    AbortKnownNode,
+    /// One yes too few wins a vote.
+    QuorumOffByOne,
+    /// A result that arrives on another connection than its `run` left on is dropped.
+    ResultDropped,
+    /// Neither sequence nor signature of a message is remembered.
+    ReplayAccepted,
+    /// Silence ends a running job although the node's connection stands.
+    SilenceEndsJob,
+    /// A restored job has no deadline.
+    DeadlineLost,
+    /// A node that has lost its job is never noticed.
+    LostJobIgnored,
+}
+
+impl PlantedBug {
+    /// Every bug.
+    #[cfg(feature = "planted-bugs")]
+    pub const ALL: &'static [PlantedBug] = &[
+        PlantedBug::PersistAfterSend,
+        PlantedBug::RunResentBlindly,
+        PlantedBug::CommitResentBlindly,
+        PlantedBug::VoteCountedTwice,
+        PlantedBug::StaleHeartbeatTrusted,
+        PlantedBug::ResultAckBeforeStored,
+        PlantedBug::AbortKnownNode,
+        PlantedBug::QuorumOffByOne,
+        PlantedBug::ResultDropped,
+        PlantedBug::ReplayAccepted,
+        PlantedBug::SilenceEndsJob,
+        PlantedBug::DeadlineLost,
+        PlantedBug::LostJobIgnored,
+    ];
+}
+
+#[cfg(feature = "planted-bugs")]
+impl super::Server {
+    /// Switches a bug on. It also applies to jobs restored before, as far as it can.
+    pub fn plant(&mut self, bug: Option<PlantedBug>) {
+        self.bug = bug;
+        if bug == Some(PlantedBug::DeadlineLost) {
+            for job in self.jobs.keys() {
+                self.timers.clear(&super::Timer::Vote(*job));
+                self.timers.clear(&super::Timer::Run(*job));
+            }
+        }
+    }
+
+    pub(super) fn planted(&self, bug: PlantedBug) -> bool {
+        self.bug == Some(bug)
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+impl super::Server {
+    pub(super) const fn planted(&self, _bug: PlantedBug) -> bool {
+        false
+    }
+}
