@@ -85,9 +85,7 @@ pub const fn while_voting(status: NodeStatus, said: Said) -> Rule {
         (N::New, S::AckCommit) => rule(N::Ready, &[Step::Vote(Vote::Success)]),
         (N::New, S::NackCommit) => rule(N::Nacked, &[Step::Vote(Vote::Failure)]),
         (N::Ready, S::AckCommit) => stay(&[Step::Vote(Vote::UnexpectedCommit)]),
-        (N::Ready, S::NackCommit) => {
-            rule(N::Unavailable, &[Step::Rehab, Step::Vote(Vote::LostAvailability)])
-        }
+        (N::Ready, S::NackCommit) => rule(N::Unavailable, &[Step::Rehab, Step::Vote(Vote::LostAvailability)]),
         (N::New | N::Ready, S::Down) => rule(N::Unavailable, &[Step::Vote(Vote::Down), Step::Rehab]),
         (N::New | N::Ready, S::AckRun | S::NackRun | S::Succeeded | S::Failed | S::Aborted) => {
             rule(N::Unavailable, &[Step::Rehab])
@@ -322,13 +320,7 @@ pub const fn resync(phase: Phase, status: NodeStatus, claim: Claim) -> Resync {
         (Phase::Over, N::New | N::Ready | N::Running)
         | (
             Phase::Voting | Phase::Running | Phase::Over,
-            N::Aborted
-            | N::Unavailable
-            | N::Nacked
-            | N::Faulty
-            | N::WasReady
-            | N::Crashed
-            | N::TimedOut,
+            N::Aborted | N::Unavailable | N::Nacked | N::Faulty | N::WasReady | N::Crashed | N::TimedOut,
         ) => match claim {
             C::Committed | C::Running => Resync::Abort,
             C::Idle | C::Elsewhere => Resync::Nothing,

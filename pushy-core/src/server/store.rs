@@ -63,6 +63,11 @@ impl Server {
                     self.queue_runs(ix);
                 }
             }
+            Gated::Run(node) => {
+                if let Some(ix) = ix {
+                    self.send(node, ToNode::Run(ix));
+                }
+            }
             Gated::Stop(node) => self.node_hears(node, NodeEvent::RehabRequest),
             Gated::ResultAck(node) => {
                 let Some(job) = ix.and_then(|ix| self.jobs.get(&ix)) else { return };
@@ -166,13 +171,7 @@ impl Server {
                         self.out.push_back(Queued::Ready(Output::JobRefused { request, error }));
                     }
                 }
-                self.log(
-                    LogLevel::Error,
-                    None,
-                    Some(id),
-                    None,
-                    "the store refuses a job's changes".into(),
-                );
+                self.log(LogLevel::Error, None, Some(id), None, "the store refuses a job's changes".into());
             }
         }
     }

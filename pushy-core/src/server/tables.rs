@@ -57,6 +57,8 @@ pub(super) struct Node {
     pub(super) results: Option<bool>,
     /// The connection its messages go out on.
     pub(super) conn: Option<ConnId>,
+    /// Every accepted connection of it.
+    pub(super) conns: BTreeSet<ConnId>,
     /// When it was last heard or lost its connection.
     pub(super) life: Millis,
     /// Sequence of the last message to it.
@@ -77,6 +79,7 @@ impl Node {
             incarnation: None,
             results: None,
             conn: None,
+            conns: BTreeSet::new(),
             life: Millis(0),
             sequence: 0,
             jobs: BTreeSet::new(),
@@ -98,10 +101,10 @@ pub(super) struct NodeKeys {
     /// Those that may shake hands; at most one is active.
     pub(super) bound: Vec<Bound>,
     /// The last few that may not any more, newest last, with the reason.
-    pub(super) superseded: VecDeque<(CurveKey, &'static str)>,
+    pub(super) superseded: VecDeque<(CurveKey, String)>,
     /// When a configuration was last fetched.
     pub(super) fetched: Millis,
-    /// When one key last took over from another, from where, and which process it was.
+    /// When keys have taken over from each other lately.
     pub(super) switches: VecDeque<Switch>,
 }
 
@@ -119,7 +122,8 @@ pub(super) struct Bound {
 /// One key of a node taking over from another (decision 49).
 pub(super) struct Switch {
     pub(super) at: Millis,
-    pub(super) peer: String,
+    /// Address and process of the one that lost.
+    pub(super) left: String,
 }
 
 /// One accepted connection. It speaks for one node, with one key (decision 6).
@@ -142,6 +146,8 @@ pub(super) struct Conn {
 pub(super) struct Marks {
     /// `commit` was meant for it, so `abort` is too (D-39).
     pub(super) asked: bool,
+    /// A vote `down` was told.
+    pub(super) down: bool,
     /// Event `rehab` was told.
     pub(super) rehab: bool,
     /// A vote `client_died_while_voting` was told (D-27).
@@ -265,10 +271,17 @@ pub(super) enum Gated {
     Commits,
     /// The runs of a job whose vote was won.
     Runs,
+    /// One run again.
+    Run(NodeId),
     /// A node must give up what it does.
     Stop(NodeId),
     /// A node's result is kept.
     ResultAck(NodeId),
     /// The answer to a configuration request.
-    Config { request: RequestId, body: String, node: NodeId, key: CurveKey },
+    Config {
+        request: RequestId,
+        body: String,
+        node: NodeId,
+        key: CurveKey,
+    },
 }

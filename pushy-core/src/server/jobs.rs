@@ -1,0 +1,364 @@
+//! The jobs: carries out what the tables of [`super::job_state`] say (section 6).
+
+use std::collections::HashMap;
+
+use crate::event::{Event, Vote};
+use crate::ids::{JobId, NodeRef, OrgId};
+use crate::job::{Job, JobRequest, JobStatus, NodeStatus};
+use crate::message::{Commit, ServerMessage};
+use crate::time::{Millis, Wall};
+
+use super::gate::Gate;
+use super::job_state::{self, Phase, Rule, Said, Step};
+use super::node_state::NodeEvent;
+use super::planted::PlantedBug;
+use super::tables::{Gated, JobIx, JobNode, LiveJob, Marks, NodeId, Tally, Timer};
+use super::{LogLevel, Record, RequestId, Server};
+
+impl Server {
+    /// Creates a job, as one batch for the store (6.3, D-05).
+    pub(super) fn start_job(&mut self, request: RequestId, org: OrgId, requester: String, asked: JobRequest) {
+        let mut id = JobId::generate(&org, &mut *self.random);
+        while self.by_job_id.contains_key(&id) {
+            id = JobId::generate(&org, &mut *self.random);
+        }
+        let now = self.now.wall;
+        let mut nodes = Vec::with_capacity(asked.nodes.len());
+        for name in asked.nodes {
+            let node = self.intern_node(&NodeRef { org: org.clone(), node: name.clone() });
+            let available = self.nodes.get(&node).is_some_and(|n| n.is_available());
+            // D-39: a node that is down is not asked.
+            let status = if available { NodeStatus::New } else { NodeStatus::Unavailable };
+            nodes.push((node, name, status));
+        }
+        let job = Job {
+            id,
+            org,
+            command: asked.command,
+            status: JobStatus::Voting,
+            run_timeout: asked.run_timeout.unwrap_or(self.config.default_run_timeout),
+            quorum: asked.quorum.unwrap_or(u32::try_from(nodes.len()).unwrap_or(u32::MAX)),
+            requester,
+            created_at: now,
+            updated_at: now,
+            deadline: Some(wall_after(now, self.config.voting_timeout)),
+            options: asked.options,
+            nodes: nodes.iter().map(|(_, name, status)| (name.clone(), *status)).collect(),
+        };
+        let members: Vec<_> = nodes.into_iter().map(|(node, _, status)| (node, status)).collect();
+        let ix = self.add_job(&job, &members, Some(request));
+        self.timers.set(Timer::Vote(ix), self.now.mono + self.config.voting_timeout);
+        self.record(ix, Record::NewJob(Box::new(job)));
+        self.once_stored(ix, Gated::Started(request));
+        self.tell(ix, Event::Start);
+        for (node, status) in &members {
+            self.steps += 1;
+            if *status == NodeStatus::Unavailable {
+                let mut name = None;
+                if let Some(member) = self.member(ix, *node) {
+                    member.marks.down = true;
+                    member.marks.rehab = true;
+                    name = self.nodes.get(node).map(|n| n.at.node.clone());
+                }
+                if let Some(node) = name {
+                    self.tell(ix, Event::QuorumVote { node: node.clone(), vote: Vote::Down });
+                    self.tell(ix, Event::Rehab { node });
+                }
+            }
+        }
+        self.once_stored(ix, Gated::Commits);
+        self.check(ix);
+    }
+
+    /// Puts a job, new or restored, into the tables.
+    pub(super) fn add_job(
+        &mut self,
+        job: &Job,
+        members: &[(NodeId, NodeStatus)],
+        request: Option<RequestId>,
+    ) -> JobIx {
+        self.last_number += 1;
+        let ix = JobIx(self.last_number);
+        let mut live = LiveJob {
+            id: job.id.clone(),
+            org: job.org.clone(),
+            status: job.status,
+            quorum: job.quorum,
+            run_timeout: job.run_timeout,
+            capture: job.options.capture,
+            nodes: Vec::with_capacity(members.len()),
+            index: HashMap::with_capacity(members.len()),
+            tally: Tally::default(),
+            commit: None,
+            run: ServerMessage::Run { job: job.id.clone() }.tail(),
+            last_event: Wall(i64::MIN),
+            stored: request.is_none(),
+            request,
+            gate: Gate::default(),
+        };
+        if live.phase() == Phase::Voting {
+            let commit = Commit {
+                job: job.id.clone(),
+                server: self.config.host.clone(),
+                command: job.command.clone(),
+                options: job.options.clone(),
+            };
+            live.commit = Some(ServerMessage::Commit(Box::new(commit)).tail());
+        }
+        for (node, status) in members {
+            self.steps += 1;
+            let at = u32::try_from(live.nodes.len()).unwrap_or(u32::MAX);
+            if live.index.contains_key(node) {
+                continue; // Named twice (D-03).
+            }
+            live.index.insert(*node, at);
+            live.tally.count(*status, true);
+            let asked = request.is_none() || *status == NodeStatus::New;
+            live.nodes.push(JobNode {
+                node: *node,
+                status: *status,
+                marks: Marks { asked, ..Marks::default() },
+                commit_on: None,
+                run_on: None,
+                odd_since: None,
+            });
+            if let Some(node) = self.nodes.get_mut(node) {
+                node.jobs.insert(ix);
+            }
+        }
+        self.by_job_id.insert(job.id.clone(), ix);
+        self.jobs.insert(ix, live);
+        ix
+    }
+
+    pub(super) fn member(&mut self, ix: JobIx, node: NodeId) -> Option<&mut JobNode> {
+        let job = self.jobs.get_mut(&ix)?;
+        let at = *job.index.get(&node)?;
+        job.nodes.get_mut(at as usize)
+    }
+
+    /// A node has said something that concerns a job, or went down.
+    pub(super) fn job_hears(&mut self, ix: JobIx, node: NodeId, said: Said) {
+        let Some(phase) = self.jobs.get(&ix).map(LiveJob::phase) else { return };
+        let twice = self.planted(PlantedBug::VoteCountedTwice);
+        let Some(member) = self.member(ix, node) else {
+            self.outsider(ix, node);
+            return;
+        };
+        let status = member.status;
+        // The answer to what a heartbeat has said already is on the way behind it.
+        let repeat = match said {
+            Said::AckCommit => std::mem::take(&mut member.marks.committed_by_heartbeat),
+            Said::NackCommit => std::mem::take(&mut member.marks.nacked_by_heartbeat),
+            _ => false,
+        };
+        let rule = match phase {
+            Phase::Voting => job_state::while_voting(status, said),
+            Phase::Running => job_state::while_running(status, said),
+            Phase::Over => return,
+        };
+        if repeat {
+            return;
+        }
+        if twice && (phase, status, said) == (Phase::Voting, NodeStatus::Ready, Said::AckCommit) {
+            if let Some(job) = self.jobs.get_mut(&ix) {
+                job.tally.ready += 1;
+                job.tally.undecided = job.tally.undecided.saturating_sub(1);
+            }
+        }
+        self.apply(ix, node, rule);
+        self.check(ix);
+    }
+
+    /// D-07: a message about a job the node has no part in.
+    fn outsider(&mut self, ix: JobIx, node: NodeId) {
+        let job = self.jobs.get(&ix).map(|job| job.id.clone());
+        self.log(LogLevel::Warn, Some(node), job, None, "the node has no part in this job".into());
+        self.node_hears(node, NodeEvent::RehabRequest);
+    }
+
+    fn apply(&mut self, ix: JobIx, id: NodeId, rule: Rule) {
+        let Some(name) = self.nodes.get(&id).map(|n| n.at.node.clone()) else { return };
+        let late = rule.to.is_none() && self.member(ix, id).is_some_and(|m| m.status.is_terminal());
+        if let Some(to) = rule.to {
+            self.set_status(ix, id, to);
+        }
+        for step in rule.steps {
+            let Some(member) = self.member(ix, id) else { return };
+            let marks = &mut member.marks;
+            // What a node that is out has caused once is not told again (D-27).
+            let mut again = |mark: fn(&mut Marks) -> &mut bool| std::mem::replace(mark(marks), true) && late;
+            match *step {
+                Step::Vote(vote) => {
+                    let silent = match vote {
+                        Vote::Down => again(|m| &mut m.down),
+                        Vote::ClientDiedWhileVoting => again(|m| &mut m.late_vote),
+                        Vote::Success
+                        | Vote::Failure
+                        | Vote::VotingTimeout
+                        | Vote::UnexpectedCommit
+                        | Vote::LostAvailability => false,
+                    };
+                    if !silent {
+                        self.tell(ix, Event::QuorumVote { node: name.clone(), vote });
+                    }
+                }
+                Step::Rehab => {
+                    let (silent, asked) = (again(|m| &mut m.rehab), member.marks.asked);
+                    if asked {
+                        self.once_stored(ix, Gated::Stop(id));
+                    }
+                    if !silent {
+                        self.tell(ix, Event::Rehab { node: name.clone() });
+                    }
+                }
+                Step::QuietRehab => {
+                    if member.marks.asked {
+                        self.once_stored(ix, Gated::Stop(id));
+                    }
+                }
+                Step::RunStart => self.tell(ix, Event::RunStart { node: name.clone() }),
+                Step::RunComplete(result) => {
+                    if !again(|m| &mut m.complete) {
+                        self.tell(ix, Event::RunComplete { node: name.clone(), result });
+                    }
+                }
+            }
+        }
+    }
+
+    fn set_status(&mut self, ix: JobIx, id: NodeId, to: NodeStatus) {
+        let Some(name) = self.nodes.get(&id).map(|n| n.at.node.clone()) else { return };
+        let Some(job) = self.jobs.get_mut(&ix) else { return };
+        let Some(at) = job.index.get(&id) else { return };
+        let Some(member) = job.nodes.get_mut(*at as usize) else { return };
+        job.tally.count(member.status, false);
+        job.tally.count(to, true);
+        member.status = to;
+        member.odd_since = None;
+        let record =
+            Record::NodeStatus { job: job.id.clone(), node: name, status: to, updated_at: self.now.wall };
+        self.record(ix, record);
+    }
+
+    /// Tells the job's feed once all before it is stored (D-31).
+    pub(super) fn tell(&mut self, ix: JobIx, event: Event) {
+        let now = self.now.wall;
+        let Some(job) = self.jobs.get_mut(&ix) else { return };
+        let at = Wall(now.0.max(job.last_event.0.saturating_add(1)));
+        job.last_event = at;
+        self.once_stored(ix, Gated::Event(at, event));
+    }
+
+    /// The check after every row: is the vote decided, is the run over?
+    pub(super) fn check(&mut self, ix: JobIx) {
+        let spare = usize::from(self.planted(PlantedBug::QuorumOffByOne));
+        let Some(job) = self.jobs.get(&ix) else { return };
+        if job.phase() == Phase::Voting && job.tally.undecided == 0 {
+            if job.tally.ready + spare >= job.quorum as usize {
+                self.start_run(ix);
+            } else {
+                self.for_each(ix, job_state::when_quorum_fails);
+                self.finish(ix, JobStatus::QuorumFailed);
+            }
+        }
+        let Some(job) = self.jobs.get(&ix) else { return };
+        if job.phase() == Phase::Running && job.tally.ready + job.tally.running == 0 {
+            self.finish(ix, JobStatus::Complete);
+        }
+    }
+
+    fn start_run(&mut self, ix: JobIx) {
+        let Some(job) = self.jobs.get_mut(&ix) else { return };
+        let timeout = Millis::from_secs(u64::from(job.run_timeout));
+        job.commit = None;
+        self.timers.clear(&Timer::Vote(ix));
+        self.timers.set(Timer::Run(ix), self.now.mono + timeout);
+        self.set_job_status(ix, JobStatus::Running, Some(timeout));
+        self.tell(ix, Event::QuorumSucceeded);
+        self.once_stored(ix, Gated::Runs);
+    }
+
+    fn set_job_status(&mut self, ix: JobIx, status: JobStatus, deadline: Option<Millis>) {
+        let now = self.now.wall;
+        let Some(job) = self.jobs.get_mut(&ix) else { return };
+        job.status = status;
+        let record = Record::JobStatus {
+            job: job.id.clone(),
+            status,
+            updated_at: now,
+            deadline: deadline.map(|after| wall_after(now, after)),
+        };
+        self.record(ix, record);
+    }
+
+    /// Ends a job (6.6, with D-31).
+    pub(super) fn finish(&mut self, ix: JobIx, status: JobStatus) {
+        self.timers.clear(&Timer::Vote(ix));
+        self.timers.clear(&Timer::Run(ix));
+        self.timers.set(Timer::Linger(ix), self.now.mono + self.config.linger);
+        if let Some(job) = self.jobs.get_mut(&ix) {
+            job.commit = None;
+        }
+        self.set_job_status(ix, status, None);
+        self.tell(ix, Event::JobComplete { status });
+    }
+
+    pub(super) fn for_each(&mut self, ix: JobIx, table: fn(NodeStatus) -> Rule) {
+        let Some(job) = self.jobs.get(&ix) else { return };
+        let rules: Vec<(NodeId, Rule)> = job
+            .nodes
+            .iter()
+            .map(|n| (n.node, table(n.status)))
+            .filter(|(_, rule)| rule.to.is_some() || !rule.steps.is_empty())
+            .collect();
+        for (node, rule) in rules {
+            self.steps += 1;
+            self.apply(ix, node, rule);
+        }
+    }
+
+    pub(super) fn vote_closes(&mut self, ix: JobIx) {
+        if self.jobs.get(&ix).map(LiveJob::phase) == Some(Phase::Voting) {
+            self.for_each(ix, job_state::when_vote_closes);
+            self.check(ix);
+        }
+    }
+
+    pub(super) fn time_is_up(&mut self, ix: JobIx) {
+        let noticed = !self.planted(PlantedBug::DeadlineIgnored);
+        if noticed && self.jobs.get(&ix).map(LiveJob::phase) == Some(Phase::Running) {
+            self.for_each(ix, job_state::when_time_is_up);
+            self.finish(ix, JobStatus::TimedOut);
+        }
+    }
+
+    /// A finished job leaves memory, once all of it is stored (decision 11).
+    pub(super) fn forget_job(&mut self, ix: JobIx) {
+        let Some(job) = self.jobs.get(&ix) else { return };
+        if job.gate.is_clean() {
+            self.drop_job(ix);
+        } else {
+            self.timers.set(Timer::Linger(ix), self.now.mono + Millis(1000));
+        }
+    }
+
+    pub(super) fn drop_job(&mut self, ix: JobIx) {
+        for timer in [Timer::Vote(ix), Timer::Run(ix), Timer::Linger(ix), Timer::RetryJob(ix)] {
+            self.timers.clear(&timer);
+        }
+        let Some(job) = self.jobs.remove(&ix) else { return };
+        self.by_job_id.remove(&job.id);
+        for member in job.nodes {
+            self.steps += 1;
+            if let Some(node) = self.nodes.get_mut(&member.node) {
+                node.jobs.remove(&ix);
+            }
+            self.prune_node(member.node);
+        }
+    }
+}
+
+pub(super) fn wall_after(now: Wall, after: Millis) -> Wall {
+    Wall(now.0.saturating_add(i64::try_from(after.0).unwrap_or(i64::MAX / 1000).saturating_mul(1000)))
+}

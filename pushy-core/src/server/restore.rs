@@ -1,0 +1,89 @@
+//! Going on after a restart: nodes carry on, running jobs go on (decisions 4, 10 and 18).
+
+use crate::ids::NodeRef;
+use crate::job::{Job, JobStatus};
+use crate::time::Millis;
+
+use super::job_state;
+use super::node_state::NodePhase;
+use super::tables::{Bound, NodeId, Timer};
+use super::{Binding, OnRestart, Restored, Server};
+
+impl Server {
+    pub(super) fn restore(&mut self, restored: Restored) {
+        for binding in restored.bindings {
+            self.steps += 1;
+            self.restore_binding(binding);
+        }
+        for job in restored.jobs {
+            if !job.status.is_terminal() {
+                self.restore_job(job);
+            }
+        }
+    }
+
+    fn restore_binding(&mut self, binding: Binding) {
+        let Binding { node, org_name, key, session, fetched_at, active } = binding;
+        let id = self.intern_node(&node);
+        if self.by_key.insert(key, id).is_some_and(|other| other != id) {
+            return;
+        }
+        let at = self.now.mono + self.binding_lifetime();
+        self.timers.set(Timer::Expiry(id), at);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.keys.fetched = self.now.mono;
+            node.keys.bound.push(Bound { key, session, org_name, fetched_at, active, stored: true });
+        }
+        if active {
+            self.expect_node(id);
+        }
+    }
+
+    /// The node is known: its first message gets `ack`, and its jobs wait for it.
+    fn expect_node(&mut self, id: NodeId) {
+        let grace = self.grace_end();
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.phase = NodePhase::Restored;
+            node.life = self.now.mono;
+            self.timers.set(Timer::Life(id), grace);
+        }
+    }
+
+    fn restore_job(&mut self, mut job: Job) {
+        if job.status == JobStatus::New {
+            job.status = JobStatus::Voting;
+        }
+        let mut members = Vec::with_capacity(job.nodes.len());
+        for (name, status) in &job.nodes {
+            self.steps += 1;
+            let id = self.intern_node(&NodeRef { org: job.org.clone(), node: name.clone() });
+            if !status.is_terminal() {
+                self.expect_node(id);
+            }
+            members.push((id, *status));
+        }
+        let ix = self.add_job(&job, &members, None);
+        if self.config.on_restart == OnRestart::Crash {
+            self.for_each(ix, job_state::when_given_up);
+            self.finish(ix, JobStatus::Crashed);
+            return;
+        }
+        let (timer, whole) = match job.status {
+            JobStatus::Running => (Timer::Run(ix), Millis::from_secs(u64::from(job.run_timeout))),
+            JobStatus::New
+            | JobStatus::Voting
+            | JobStatus::Complete
+            | JobStatus::QuorumFailed
+            | JobStatus::Aborted
+            | JobStatus::TimedOut
+            | JobStatus::Crashed => (Timer::Vote(ix), self.config.voting_timeout),
+        };
+        // Stored as wall time, which may have stepped: never more than the whole time, never less than none.
+        let left = job.deadline.map_or(whole, |deadline| {
+            let micros = deadline.0.saturating_sub(self.now.wall.0).max(0);
+            Millis(u64::try_from(micros).unwrap_or(0).div_ceil(1000)).min(whole)
+        });
+        self.timers.set(timer, self.now.mono + left);
+        self.check(ix);
+    }
+}
