@@ -1,9 +1,7 @@
 //! Whole jobs on the server machine: events in the order of 6.10 and 8.6, messages, stored state.
 
-mod server_lab;
-
+use super::lab::*;
 use pushy_core::job::{JobStatus, NodeStatus};
-use server_lab::*;
 
 #[test]
 fn a_job_on_two_nodes_succeeds() {

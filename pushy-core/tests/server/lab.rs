@@ -1,5 +1,4 @@
 //! A server machine with a made-up clock, store and nodes, for the tests named `server_*`.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

@@ -1,0 +1,4 @@
+//! The server machine as a whole: jobs, nodes, bindings, durability, restart, replay, costs.
+
+mod jobs;
+mod lab;
