@@ -78,6 +78,9 @@ pub trait Call {
     fn answer(&self, body: &[u8]) -> Result<Self::Answer>;
 }
 
+/// What to warn of when [`Started::v1`] (10.2).
+pub const V1_NOTICE: &str = "Falling back to Push Jobs v1 mode.";
+
 /// `POST pushy/jobs` (2.4.4).
 #[derive(Debug, Clone, Copy)]
 pub struct StartJob<'a>(pub &'a JobRequest);
@@ -173,6 +176,15 @@ pub struct Started {
     pub id: JobId,
     /// Where the server says it is.
     pub uri: String,
+    /// Whether the server is of the 1.x line and was spoken to in its way ([`V1_NOTICE`]).
+    pub v1: bool,
+}
+
+impl Started {
+    /// The first line of a wait, in knife's words (10.2).
+    pub fn line(&self) -> String {
+        format!("Started.  Job ID: {}", self.id)
+    }
 }
 
 /// A job as the server shows it.
@@ -288,7 +300,7 @@ impl Call for StartJob<'_> {
             .and_then(|at| uri.get(at..))
             .and_then(|id| JobId::new(id).ok())
             .ok_or_else(|| bad_answer("no `uri` that ends in a job id".to_owned()))?;
-        Ok(Started { id, uri: uri.to_owned() })
+        Ok(Started { id, uri: uri.to_owned(), v1: false })
     }
 }
 

@@ -13,6 +13,8 @@ pub mod api;
 pub mod auth;
 #[cfg(feature = "ruby-config")]
 pub mod chef_config;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod curve_key;
 pub mod error;
 pub mod event;
