@@ -1,0 +1,4 @@
+//! Peers on libzmq, written in Python from the specification: so that our two ends cannot agree on the same mistake.
+
+mod python;
+mod transport;
