@@ -1,0 +1,226 @@
+//! The REST API: routes, methods, limits; every request goes through the checks of 2.1 in their order.
+
+mod auth;
+mod config;
+mod error;
+mod jobs;
+mod negotiate;
+mod node_states;
+mod status;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+use pushy_core::ids::{OrgId, OrgName};
+
+use crate::directory::Directory;
+use crate::driver::Handle;
+use crate::store::Store;
+use error::Failure;
+
+/// The longest request body, in bytes (2.1).
+const MAX_BODY: usize = 1_000_000;
+
+/// What the handlers need.
+pub struct Api {
+    /// Who is who.
+    pub directory: Arc<RwLock<Directory>>,
+    /// Jobs and output.
+    pub store: Arc<dyn Store>,
+    /// The machine.
+    pub driver: Handle,
+    /// `http` or `https`: what the listener speaks.
+    pub scheme: &'static str,
+    /// Host and port for absolute URIs when a request names no host.
+    pub authority: String,
+    /// Whether a node may fetch only its own configuration (3.3).
+    pub validate_client_node_name: bool,
+    /// Id of the server's keys, for `_status`.
+    pub incarnation: String,
+}
+
+impl Api {
+    fn directory(&self) -> RwLockReadGuard<'_, Directory> {
+        // A panic while the directory was changed leaves it as consistent as single changes are.
+        self.directory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The organization of a request.
+#[derive(Debug, Clone)]
+struct OrgRef {
+    name: OrgName,
+    id: OrgId,
+}
+
+/// What a path leads to. Segments are taken as sent, not decoded (2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resource<'a> {
+    Status,
+    Config { org: &'a str, node: &'a str },
+    Jobs { org: &'a str },
+    Job { org: &'a str, id: &'a str },
+    Output { org: &'a str, id: &'a str, node: &'a str, stderr: bool },
+    NodeStates { org: &'a str },
+    NodeState { org: &'a str, node: &'a str },
+}
+
+impl<'a> Resource<'a> {
+    fn of(path: &'a str) -> Option<Resource<'a>> {
+        let mut segments = [""; 8];
+        let mut count = 0;
+        for segment in path.split('/').filter(|s| !s.is_empty()) {
+            *segments.get_mut(count)? = segment;
+            count += 1;
+        }
+        Some(match segments[..count] {
+            ["pushy", "_status"] => Resource::Status,
+            ["organizations", org, "pushy", "config", node] => Resource::Config { org, node },
+            ["organizations", org, "pushy", "jobs"] => Resource::Jobs { org },
+            ["organizations", org, "pushy", "jobs", id] => Resource::Job { org, id },
+            ["organizations", org, "pushy", "jobs", id, "output", node, channel @ ("stdout" | "stderr")] => {
+                Resource::Output { org, id, node, stderr: channel == "stderr" }
+            }
+            ["organizations", org, "pushy", "node_states"] => Resource::NodeStates { org },
+            ["organizations", org, "pushy", "node_states", node] => Resource::NodeState { org, node },
+            _ => return None,
+        })
+    }
+
+    fn allow(self) -> &'static str {
+        match self {
+            Resource::Jobs { .. } => "POST, GET",
+            Resource::Status
+            | Resource::Config { .. }
+            | Resource::Job { .. }
+            | Resource::Output { .. }
+            | Resource::NodeStates { .. }
+            | Resource::NodeState { .. } => "GET",
+        }
+    }
+
+    fn org(self) -> Option<&'a str> {
+        match self {
+            Resource::Status => None,
+            Resource::Config { org, .. }
+            | Resource::Jobs { org }
+            | Resource::Job { org, .. }
+            | Resource::Output { org, .. }
+            | Resource::NodeStates { org }
+            | Resource::NodeState { org, .. } => Some(org),
+        }
+    }
+}
+
+/// The service. Paths are matched here and not by the router, which knows 404 only after the method.
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new().fallback(serve).with_state(api)
+}
+
+async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let started = std::time::Instant::now();
+    let (parts, body) = request.into_parts();
+    let response = match answer(&api, &parts, body).await {
+        Ok(response) => response,
+        Err(failure) => failure.response(number),
+    };
+    tracing::debug!(
+        request = number,
+        method = parts.method.as_str(),
+        path = ?parts.uri.path(),
+        status = response.status().as_u16(),
+        us = started.elapsed().as_micros() as u64,
+        "request"
+    );
+    response
+}
+
+async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, Failure> {
+    let resource = Resource::of(parts.uri.path()).ok_or(Failure::NotFound)?;
+    let post = match (&parts.method, resource) {
+        (&Method::GET, _) => false,
+        (&Method::POST, Resource::Jobs { .. }) => true,
+        (
+            &(Method::HEAD | Method::POST | Method::PUT | Method::DELETE | Method::TRACE | Method::OPTIONS),
+            _,
+        ) => {
+            return Err(Failure::MethodNotAllowed(resource.allow()));
+        }
+        _ => return Err(Failure::UnknownMethod),
+    };
+    let Some(org) = resource.org() else {
+        return status::get(api, parts, body).await;
+    };
+    let head = auth::read(parts)?;
+    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Failure::TooLarge)?;
+    // These two come before the look-ups, so that a bad body is 400 for anybody (2.1).
+    let job = if post { Some(jobs::parse(&body)?) } else { None };
+    let key = match resource {
+        Resource::Config { .. } => Some(config::requested_key(parts)?),
+        _ => None,
+    };
+    let caller = auth::authenticate(api, &head, org, parts, &body)?;
+    match resource {
+        Resource::Status => Err(Failure::NotFound),
+        Resource::Config { node, .. } => {
+            let key = key.ok_or_else(|| Failure::Internal("the key was not read".into()))?;
+            config::get(api, parts, caller, node, key).await
+        }
+        Resource::Jobs { .. } => match job {
+            Some(job) => jobs::post(api, parts, caller, job).await,
+            None => jobs::list(api, parts, caller).await,
+        },
+        Resource::Job { id, .. } => jobs::get(api, parts, caller, id).await,
+        Resource::Output { id, node, stderr, .. } => jobs::output(api, parts, caller, id, node, stderr).await,
+        Resource::NodeStates { .. } => node_states::list(api, parts, caller).await,
+        Resource::NodeState { node, .. } => node_states::get(api, parts, caller, node).await,
+    }
+}
+
+/// The value of the first query parameter of this name, decoded.
+fn query(parts: &Parts, name: &str) -> Option<String> {
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).ok()?;
+    pairs.0.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+fn json_response(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let check =
+            |path: &str, expected: Option<Resource<'_>>| assert_eq!(Resource::of(path), expected, "{path}");
+        check("/pushy/_status", Some(Resource::Status));
+        check("//pushy/_status/", Some(Resource::Status));
+        check("/organizations/a/pushy/config", None);
+        check("/organizations/a/pushy/config/", None);
+        check("/organizations/a/pushy/config/n", Some(Resource::Config { org: "a", node: "n" }));
+        check("/organizations/a/pushy/config/n%2D1/", Some(Resource::Config { org: "a", node: "n%2D1" }));
+        check("/organizations/a/pushy/jobs/", Some(Resource::Jobs { org: "a" }));
+        check("/organizations/a/pushy/jobs/1/output/n/stdin", None);
+        check(
+            "/organizations/a/pushy/jobs/1/output/n/stderr",
+            Some(Resource::Output { org: "a", id: "1", node: "n", stderr: true }),
+        );
+        check("/organizations/a/pushy/jobs/1/output/n/stdout/x", None);
+        check("/organizations/a/pushy/jobs/1/output/n/stdout/x/y/z", None);
+        check("/organizations/a/pushy/node_states/n", Some(Resource::NodeState { org: "a", node: "n" }));
+        check("/organizations//pushy/jobs", None);
+        check("/", None);
+    }
+}

@@ -1,0 +1,548 @@
+//! The program's arguments, and what each command does with them.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pushy_core::{Error, ErrorCode, Result};
+use serde_json::Value;
+
+use crate::admin::{Admin, Command, NewKey, ask};
+use crate::config::Config;
+use crate::handover::{self, Target};
+use crate::init::{self, Init};
+use crate::store::{Options, SqliteStore, Store};
+use crate::{DATABASE, Listeners, files, keys};
+
+/// The Push Jobs server.
+#[derive(Debug, Parser)]
+#[command(name = "pushy-server", version, max_term_width = 100)]
+pub struct Cli {
+    /// The server's directory, as made by `pushy-server init`
+    #[arg(short = 'd', long, global = true, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// The organization; needed only when there are several
+    #[arg(short, long, global = true, value_name = "NAME")]
+    org: Option<String>,
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a server's directory: keys, database, an organization, an administrator with a knife configuration
+    Init(InitArgs),
+    /// Run the server in the foreground until TERM or INT
+    Run(RunArgs),
+    /// Show how the running server is
+    Status {
+        /// The server's directory
+        dir: Option<PathBuf>,
+    },
+    /// Organizations
+    #[command(subcommand)]
+    Org(OrgVerb),
+    /// Users: people who start and watch jobs
+    #[command(subcommand)]
+    User(UserVerb),
+    /// Nodes: machines that run jobs
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Groups: admins, pushy_job_readers, pushy_job_writers and your own
+    #[command(subcommand)]
+    Group(GroupVerb),
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// A directory that is new or empty
+    dir: PathBuf,
+    /// Name of the administrator
+    #[arg(long, default_value = "admin")]
+    admin: String,
+    /// Address and port of the REST API [default: 127.0.0.1:10003]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    api_listen: Option<SocketAddr>,
+    /// Address and port of the server's heartbeats [default: 127.0.0.1:10000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    heartbeat_listen: Option<SocketAddr>,
+    /// Address and port of the nodes' command channel [default: 127.0.0.1:10002]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    command_listen: Option<SocketAddr>,
+    /// Host name or address that nodes and users reach this server by
+    #[arg(long, value_name = "HOST")]
+    advertise_host: Option<String>,
+    /// Seconds between two heartbeats [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    heartbeat_interval: Option<f64>,
+    /// Take ports of 127.0.0.1 that are free now, to try things out
+    #[arg(long, conflicts_with_all = ["api_listen", "heartbeat_listen", "command_listen"])]
+    free_ports: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The server's directory
+    dir: Option<PathBuf>,
+    /// Least level of log lines: error, warn, info, debug, trace
+    #[arg(long, default_value = "info", value_name = "LEVEL")]
+    log_level: tracing::level_filters::LevelFilter,
+    /// Form of log lines, on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum OrgVerb {
+    /// Make an organization with an empty group of administrators
+    Add { name: String },
+    /// Remove an organization with its nodes and groups
+    Remove { name: String },
+    /// List organizations
+    List,
+    /// Make a user a member
+    AddUser { user: String },
+    /// End a user's membership
+    RemoveUser { user: String },
+}
+
+/// Where keys come from and files go.
+#[derive(Debug, Args)]
+struct KeyArgs {
+    /// Take this public key (PEM) instead of making a pair
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+    /// Write the files into OUT/NAME [default: DIR/users or DIR/nodes]
+    #[arg(long, value_name = "OUT")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum UserVerb {
+    /// Make a user; writes its key and knife configuration
+    Add {
+        name: String,
+        /// Also make it an administrator of the organization
+        #[arg(long)]
+        admin: bool,
+        #[command(flatten)]
+        keys: KeyArgs,
+    },
+    /// Remove users from the server
+    Remove {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Give a user a new key; the old one is void at once
+    Rekey {
+        name: String,
+        #[command(flatten)]
+        keys: KeyArgs,
+    },
+    /// List users with their organizations
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeVerb {
+    /// Make nodes; writes each one's key and push-jobs-client.rb
+    Add {
+        /// Names; @FILE or - (standard input): one name a line
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        #[command(flatten)]
+        keys: KeyArgs,
+    },
+    /// Remove nodes; their connections end at once
+    Remove {
+        /// Names; @FILE or - (standard input): one name a line
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Give a node a new key; the old one is void and its connection ends at once
+    Rekey {
+        name: String,
+        #[command(flatten)]
+        keys: KeyArgs,
+    },
+    /// List nodes
+    List,
+}
+
+#[derive(Debug, Args)]
+struct MemberArgs {
+    /// The group
+    group: String,
+    /// A user, node or group of the organization
+    member: String,
+    /// What it is, when several things have that name: user, client (node) or group
+    #[arg(long, value_parser = ["user", "client", "group"])]
+    kind: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum GroupVerb {
+    /// Make an empty group
+    Add { group: String },
+    /// Remove a group
+    Remove { group: String },
+    /// List groups with their members
+    List,
+    /// Put a user, node or group into a group
+    AddMember(MemberArgs),
+    /// Take a user, node or group out of a group
+    RemoveMember(MemberArgs),
+}
+
+impl Cli {
+    /// Carries the command out. Results go to standard output.
+    ///
+    /// # Errors
+    /// What the command says.
+    pub async fn execute(self) -> Result<()> {
+        let Cli { dir, org, command } = self;
+        match command {
+            Verb::Init(args) => make(args, org).await,
+            Verb::Run(args) => {
+                let dir = args.dir.clone().unwrap_or(dir);
+                run(&dir, &args).await
+            }
+            Verb::Status { dir: given } => status(&given.unwrap_or(dir)).await,
+            Verb::Org(verb) => org_verb(&dir, org, verb).await,
+            Verb::User(verb) => user_verb(&dir, org, verb).await,
+            Verb::Node(verb) => node_verb(&dir, org, verb).await,
+            Verb::Group(verb) => group_verb(&dir, org, verb).await,
+        }
+    }
+}
+
+/// A line on standard output; a reader that has gone away is no failure.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+async fn make(args: InitArgs, org: Option<String>) -> Result<()> {
+    let free = if args.free_ports { Some(free_ports()?) } else { None };
+    let port = |i: usize| free.map(|ports| SocketAddr::from(([127, 0, 0, 1], ports[i])));
+    let mut settings = Vec::new();
+    let mut set = |name, value: Option<String>| settings.extend(value.map(|v| (name, v)));
+    let quoted = |a: SocketAddr| format!("\"{a}\"");
+    set("api_listen", args.api_listen.or(port(0)).map(quoted));
+    set("heartbeat_listen", args.heartbeat_listen.or(port(1)).map(quoted));
+    set("command_listen", args.command_listen.or(port(2)).map(quoted));
+    set("advertise_host", args.advertise_host.map(|host| Value::from(host).to_string()));
+    set("heartbeat_interval", args.heartbeat_interval.map(|secs| format!("{secs:?}")));
+    let dir = args.dir;
+    let wanted = Init { org: org.unwrap_or_else(|| "acme".into()), admin: args.admin, settings };
+    let knife = init::init(&dir, &wanted).await?;
+    let d = dir.display();
+    say(format_args!("Made a push server for organization '{}' in {d}.", wanted.org));
+    say(format_args!("  start it:    pushy-server run {d}"));
+    say(format_args!("  add a node:  pushy-server -d {d} node add NAME"));
+    say(format_args!("  ask it:      knife node status -c {}", knife.display()));
+    Ok(())
+}
+
+/// Three ports that nobody listens on now, below the range that outgoing connections are given theirs from.
+fn free_ports() -> Result<[u16; 3]> {
+    let mut held = Vec::new();
+    let mut random = rand_core::OsRng;
+    for _ in 0..1000 {
+        let port = 20_000 + (rand_core::RngCore::next_u32(&mut random) % 12_000) as u16;
+        // Each is held until all are known, so that they differ.
+        held.extend(std::net::TcpListener::bind(("127.0.0.1", port)).map(|listener| (port, listener)));
+        if let [(a, _), (b, _), (c, _)] = held[..] {
+            return Ok([a, b, c]);
+        }
+    }
+    Err(Error::new(ErrorCode::Io, "found no free ports on 127.0.0.1; name some with --api-listen and so on"))
+}
+
+async fn run(dir: &Path, args: &RunArgs) -> Result<()> {
+    let config = Config::load(dir)?;
+    let log = tracing_subscriber::fmt().with_max_level(args.log_level).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.with_ansi(false).with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    crate::broker::raise_descriptor_limit();
+    let shutdown = stop_signal()?;
+    let listeners = Listeners::bind(&config)?;
+    let ready = |about: &Value| {
+        let text = |name: &str| about[name].as_str().unwrap_or_default().to_owned();
+        say(format_args!(
+            "ready api={} heartbeat={} command={}",
+            text("api_url"),
+            text("heartbeat_addr"),
+            text("command_addr")
+        ));
+    };
+    crate::run(config, listeners, ready, shutdown).await
+}
+
+/// Ready at TERM or INT.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|e| Error::new(ErrorCode::Io, format!("signal handlers: {e}")));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// Carries a command out in the running server, or else on its database.
+async fn operate(dir: &Path, command: Command) -> Result<Value> {
+    // A server that is starting or stopping has the lock but not yet, or no longer, the socket.
+    for _ in 0..50 {
+        if let Some(answer) = ask(dir, &command).await? {
+            return Ok(answer);
+        }
+        // Before the lock: a wrong directory should not get a lock file.
+        let config = Config::load(dir)?;
+        if let Some(_lock) = files::DirLock::try_take(dir)? {
+            let database = dir.join(DATABASE);
+            let store: Arc<dyn Store> =
+                Arc::new(SqliteStore::open(&database, Options::default(), Box::new(|_| {}))?);
+            let port = config.api_listen.port();
+            let admin = Admin {
+                directory: Arc::new(RwLock::new(store.directory()?)),
+                store: Arc::clone(&store),
+                driver: None,
+                api_url: (port != 0 || config.advertise_api_url.is_some()).then(|| config.api_url(port)),
+                about: Value::Null,
+            };
+            let answer = admin.execute(command).await;
+            store.close();
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(Error::new(
+        ErrorCode::Timeout,
+        format!("{}: another pushy-server works here but does not answer", dir.display()),
+    ))
+}
+
+async fn target(dir: &Path, org: &Option<String>) -> Result<Target> {
+    let answer = operate(dir, Command::Describe { org: org.clone() }).await?;
+    let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+    Ok(Target { api_url: text("api_url"), org: text("org") })
+}
+
+async fn status(dir: &Path) -> Result<()> {
+    let about = match ask(dir, &Command::Status).await? {
+        Some(about) => about,
+        None => {
+            Config::load(dir)?;
+            return Err(Error::new(
+                ErrorCode::InvalidState,
+                format!(
+                    "the server of {} does not run; start it with `pushy-server run {}`",
+                    dir.display(),
+                    dir.display()
+                ),
+            ));
+        }
+    };
+    for (name, label) in [
+        ("version", "version"),
+        ("pid", "pid"),
+        ("api_url", "REST API"),
+        ("heartbeat_addr", "heartbeat"),
+        ("command_addr", "command"),
+        ("incarnation_id", "incarnation"),
+        ("nodes", "nodes"),
+        ("command_connections", "connections"),
+        ("jobs", "jobs running"),
+    ] {
+        let value = match &about[name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        say(format_args!("{label:<13}{value}"));
+    }
+    Ok(())
+}
+
+async fn org_verb(dir: &Path, org: Option<String>, verb: OrgVerb) -> Result<()> {
+    let answer = operate(
+        dir,
+        match verb {
+            OrgVerb::Add { name } => Command::OrgAdd { name },
+            OrgVerb::Remove { name } => Command::OrgRemove { name },
+            OrgVerb::List => Command::OrgList,
+            OrgVerb::AddUser { user } => Command::OrgAddUser { org, user },
+            OrgVerb::RemoveUser { user } => Command::OrgRemoveUser { org, user },
+        },
+    )
+    .await?;
+    for org in answer.as_array().into_iter().flatten() {
+        let text = |name: &str| org[name].as_str().unwrap_or_default();
+        say(format_args!("{}\t{}\t{} users\t{} nodes", text("name"), text("id"), org["users"], org["nodes"]));
+    }
+    Ok(())
+}
+
+/// A key for `name`: read from a file, or made. The private half, if made, comes second.
+fn new_key(name: &str, public: Option<&Path>) -> Result<(NewKey, Option<String>)> {
+    let (private, public_key) = match public {
+        Some(path) => {
+            let pem = std::fs::read_to_string(path).map_err(|e| files::io(path, &e))?;
+            (None, keys::checked_public_key(&pem).map_err(|e| e.context(path.display()))?)
+        }
+        None => {
+            let (private, public) = keys::new_rsa_pair()?;
+            (Some(private), public)
+        }
+    };
+    Ok((NewKey { name: name.to_owned(), public_key }, private))
+}
+
+async fn user_verb(dir: &Path, org: Option<String>, verb: UserVerb) -> Result<()> {
+    match verb {
+        UserVerb::Add { name, admin, keys } => {
+            let target = target(dir, &org).await?;
+            let out = keys.out.unwrap_or_else(|| dir.join("users")).join(&name);
+            handover::must_be_new(&out)?;
+            let (user, private) = new_key(&name, keys.public_key.as_deref())?;
+            operate(dir, Command::UserAdd { org, user, admin }).await?;
+            say(handover::write_user(&out, &name, private.as_deref(), &target)?.display());
+        }
+        UserVerb::Remove { names } => {
+            for name in names {
+                operate(dir, Command::UserRemove { name }).await?;
+            }
+        }
+        UserVerb::Rekey { name, keys } => {
+            let target = target(dir, &org).await?;
+            let (user, private) = new_key(&name, keys.public_key.as_deref())?;
+            let out = keys.out.unwrap_or_else(|| dir.join("users")).join(&name);
+            operate(dir, Command::UserRekey { user }).await?;
+            say(handover::write_user(&out, &name, private.as_deref(), &target)?.display());
+        }
+        UserVerb::List => {
+            let users = operate(dir, Command::UserList).await?;
+            for user in users.as_array().into_iter().flatten() {
+                let orgs = user["orgs"].as_array().into_iter().flatten().map(|org| {
+                    let admin = if org["admin"] == true { " (admin)" } else { "" };
+                    format!("{}{admin}", org["name"].as_str().unwrap_or_default())
+                });
+                let orgs: Vec<String> = orgs.collect();
+                say(format_args!("{}\t{}", user["name"].as_str().unwrap_or_default(), orgs.join(", ")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Names as given; `@FILE` and `-` stand for one name a line, blank lines and `#` comments left out.
+fn expand(names: Vec<String>) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for name in names {
+        let text = match name.strip_prefix('@') {
+            Some(path) => std::fs::read_to_string(path).map_err(|e| files::io(Path::new(path), &e))?,
+            None if name == "-" => {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).map_err(|e| files::io(Path::new("-"), &e))?;
+                text
+            }
+            None => {
+                all.push(name);
+                continue;
+            }
+        };
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        all.extend(lines.map(str::to_owned));
+    }
+    if all.is_empty() {
+        return Err(Error::new(ErrorCode::InvalidArgument, "no names given"));
+    }
+    Ok(all)
+}
+
+async fn node_verb(dir: &Path, org: Option<String>, verb: NodeVerb) -> Result<()> {
+    match verb {
+        NodeVerb::Add { names, keys } => {
+            let names = expand(names)?;
+            if keys.public_key.is_some() && names.len() > 1 {
+                return Err(Error::new(ErrorCode::InvalidArgument, "--public-key goes with one name"));
+            }
+            let target = target(dir, &org).await?;
+            let out = keys.out.unwrap_or_else(|| dir.join("nodes"));
+            let (mut nodes, mut privates) = (Vec::new(), Vec::new());
+            for name in &names {
+                handover::must_be_new(&out.join(name))?;
+                let (node, private) = new_key(name, keys.public_key.as_deref())?;
+                nodes.push(node);
+                privates.push(private);
+            }
+            operate(dir, Command::NodeAdd { org, nodes }).await?;
+            for (name, private) in names.iter().zip(privates) {
+                say(handover::write_node(&out.join(name), name, private.as_deref(), &target)?.display());
+            }
+        }
+        NodeVerb::Remove { names } => {
+            operate(dir, Command::NodeRemove { org, names: expand(names)? }).await?;
+        }
+        NodeVerb::Rekey { name, keys } => {
+            let target = target(dir, &org).await?;
+            let (node, private) = new_key(&name, keys.public_key.as_deref())?;
+            let out = keys.out.unwrap_or_else(|| dir.join("nodes")).join(&name);
+            operate(dir, Command::NodeRekey { org, node }).await?;
+            let key = out.join("client.pem");
+            match private {
+                // A configuration that the operator may have filled in stays.
+                Some(private) if out.join("push-jobs-client.rb").exists() => {
+                    files::write(&key, &private, true)?;
+                    say(key.display());
+                }
+                private => say(handover::write_node(&out, &name, private.as_deref(), &target)?.display()),
+            }
+        }
+        NodeVerb::List => {
+            let nodes = operate(dir, Command::NodeList { org }).await?;
+            for name in nodes.as_array().into_iter().flatten().filter_map(Value::as_str) {
+                say(name);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn group_verb(dir: &Path, org: Option<String>, verb: GroupVerb) -> Result<()> {
+    let command = match verb {
+        GroupVerb::Add { group } => Command::GroupAdd { org, group },
+        GroupVerb::Remove { group } => Command::GroupRemove { org, group },
+        GroupVerb::List => Command::GroupList { org },
+        GroupVerb::AddMember(MemberArgs { group, member, kind }) => {
+            Command::GroupAddMember { org, group, kind, member }
+        }
+        GroupVerb::RemoveMember(MemberArgs { group, member, kind }) => {
+            Command::GroupRemoveMember { org, group, kind, member }
+        }
+    };
+    let answer = operate(dir, command).await?;
+    for group in answer.as_array().into_iter().flatten() {
+        let members = group["members"].as_array().into_iter().flatten().map(|member| {
+            let text = |name: &str| member[name].as_str().unwrap_or_default();
+            format!("{} {}", text("kind"), text("name"))
+        });
+        let members: Vec<String> = members.collect();
+        say(format_args!("{}\t{}", group["name"].as_str().unwrap_or_default(), members.join(", ")));
+    }
+    Ok(())
+}

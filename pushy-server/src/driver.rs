@@ -1,0 +1,318 @@
+//! Drives the machine: one task owns it, everything that happens becomes one [`Event`], outputs are carried out in
+//! order. Looks inside no message and keeps nothing that the machine knows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pushy_core::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
+use pushy_core::job::JobRequest;
+use pushy_core::server::{CurveKey, Input, LogEntry, LogLevel, NodeState, Output, RequestId, Server};
+use pushy_core::{Error, ErrorCode, Result};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Sleep};
+
+use crate::broker::{Broker, BrokerEvent};
+use crate::clock;
+use crate::store::{Saved, Store};
+
+/// So many events are taken before timers and waiting commits get their turn.
+const BATCH: usize = 256;
+
+/// A node's configuration is asked for by somebody authenticated and authorized.
+#[derive(Debug)]
+pub struct ConfigRequest {
+    /// The node of the URL.
+    pub node: NodeRef,
+    /// Its organization's name.
+    pub org_name: OrgName,
+    /// The CURVE key the requester will shake hands with.
+    pub key: CurveKey,
+    /// PEM of the requester's key.
+    pub public_key: String,
+    /// Whether the requester is the node itself.
+    pub is_node: bool,
+}
+
+type Reply<T> = oneshot::Sender<T>;
+
+/// What happens to the server, apart from its nodes.
+#[derive(Debug)]
+pub enum Event {
+    /// `GET config/NODE`.
+    Config(ConfigRequest, Reply<Result<String>>),
+    /// `POST jobs`.
+    StartJob {
+        /// The organization.
+        org: OrgId,
+        /// Who asks.
+        requester: String,
+        /// What for.
+        job: Box<JobRequest>,
+        /// Where the answer goes.
+        reply: Reply<Result<JobId>>,
+    },
+    /// `GET node_states`.
+    NodeStates(OrgId, Reply<Vec<(NodeName, NodeState)>>),
+    /// `GET node_states/NODE`.
+    NodeState(NodeRef, Reply<NodeState>),
+    /// Nodes with a live state and jobs in memory.
+    Counts(Reply<(usize, Vec<JobId>)>),
+    /// Connections with a complete handshake: nodes, subscribers.
+    Connections(Reply<(usize, usize)>),
+    /// A node was removed or has a new key.
+    EndBindings(NodeRef, String),
+    /// The store answers.
+    Saved(Saved),
+}
+
+/// How the rest of the program speaks with the driver.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Handle {
+    /// A handle, and the events for [`Driver::run`].
+    pub fn new() -> (Handle, mpsc::UnboundedReceiver<Event>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        (Handle { events }, receiver)
+    }
+
+    /// Hands an event in; in vain when the server is stopping.
+    pub fn post(&self, event: Event) {
+        // Without a driver there is nothing left that the event could matter to.
+        let _ = self.events.send(event);
+    }
+
+    async fn ask<T>(&self, event: impl FnOnce(Reply<T>) -> Event) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.post(event(reply));
+        answer.await.map_err(|_| Error::new(ErrorCode::InvalidState, "the server is stopping"))
+    }
+
+    /// A node's configuration document.
+    ///
+    /// # Errors
+    /// When the store fails, the requester's key cannot be used, or the server is stopping.
+    pub async fn config(&self, request: ConfigRequest) -> Result<String> {
+        self.ask(|reply| Event::Config(request, reply)).await?
+    }
+
+    /// Starts a job; answers when it is stored.
+    ///
+    /// # Errors
+    /// When it could not be stored, or the server is stopping.
+    pub async fn start_job(&self, org: OrgId, requester: String, job: JobRequest) -> Result<JobId> {
+        self.ask(|reply| Event::StartJob { org, requester, job: Box::new(job), reply }).await?
+    }
+
+    /// Every node of the organization with a live state.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn node_states(&self, org: OrgId) -> Result<Vec<(NodeName, NodeState)>> {
+        self.ask(|reply| Event::NodeStates(org, reply)).await
+    }
+
+    /// One node, known or not.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn node_state(&self, node: NodeRef) -> Result<NodeState> {
+        self.ask(|reply| Event::NodeState(node, reply)).await
+    }
+
+    /// How many nodes have a live state, and the ids of jobs in memory.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn counts(&self) -> Result<(usize, Vec<JobId>)> {
+        self.ask(Event::Counts).await
+    }
+
+    /// Connections with a complete handshake: nodes, subscribers.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn connections(&self) -> Result<(usize, usize)> {
+        self.ask(Event::Connections).await
+    }
+}
+
+/// Who waits for an answer of the machine.
+enum Waiting {
+    Config(Reply<Result<String>>),
+    Job(Reply<Result<JobId>>),
+}
+
+/// Owner of the machine.
+pub struct Driver {
+    server: Server,
+    broker: Broker,
+    store: Arc<dyn Store>,
+    waiting: HashMap<RequestId, Waiting>,
+    requests: u64,
+}
+
+impl Driver {
+    /// Puts the parts together; nothing happens before [`Driver::run`].
+    pub fn new(server: Server, broker: Broker, store: Arc<dyn Store>) -> Driver {
+        Driver { server, broker, store, waiting: HashMap::new(), requests: 0 }
+    }
+
+    /// Runs until `stop` is ready or the broker has ended.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        mut nodes: mpsc::Receiver<BrokerEvent>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let mut stop = std::pin::pin!(stop);
+        let mut timer: std::pin::Pin<Box<Sleep>> = Box::pin(tokio::time::sleep_until(Instant::now()));
+        let mut from_nodes = Vec::with_capacity(BATCH);
+        let mut others = Vec::with_capacity(BATCH);
+        loop {
+            self.tick_if_due();
+            self.send_bulk();
+            let deadline = self.server.next_deadline().map(|at| Instant::from_std(clock::instant(at)));
+            if let Some(at) = deadline
+                && timer.deadline() != at
+            {
+                timer.as_mut().reset(at);
+            }
+            tokio::select! {
+                () = &mut stop => break,
+                count = nodes.recv_many(&mut from_nodes, BATCH) => {
+                    if count == 0 {
+                        tracing::error!("the broker has ended");
+                        break;
+                    }
+                    for event in from_nodes.drain(..) {
+                        match event {
+                            BrokerEvent::Input(input) => self.handle(input),
+                            BrokerEvent::Room => {}
+                        }
+                    }
+                }
+                _ = events.recv_many(&mut others, BATCH) => {
+                    for event in others.drain(..) {
+                        self.apply(event);
+                    }
+                }
+                () = &mut timer, if deadline.is_some() => {}
+            }
+        }
+        // The broker must not wait for somebody to take its events while it is told to stop.
+        drop(nodes);
+        self.broker.stop();
+    }
+
+    fn tick_if_due(&mut self) {
+        // A tick may set a deadline that has passed already, but not for ever: the machine moves on.
+        let now = clock::now();
+        if self.server.next_deadline().is_some_and(|at| at <= now.mono) {
+            self.handle(Input::Tick);
+        }
+    }
+
+    /// Commits of large jobs, as far as the network takes them.
+    fn send_bulk(&mut self) {
+        while self.broker.has_room() {
+            match self.server.poll_bulk(clock::now()) {
+                Some(output) => self.carry_out(output),
+                None => break,
+            }
+        }
+        self.drain();
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.server.handle(clock::now(), input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            self.carry_out(output);
+        }
+    }
+
+    fn expect(&mut self, waiting: Waiting) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.waiting.insert(request, waiting);
+        request
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Config(ask, reply) => {
+                let request = self.expect(Waiting::Config(reply));
+                let ConfigRequest { node, org_name, key, public_key, is_node } = ask;
+                self.handle(Input::FetchConfig { request, node, org_name, key, public_key, is_node });
+            }
+            Event::StartJob { org, requester, job, reply } => {
+                let request = self.expect(Waiting::Job(reply));
+                self.handle(Input::StartJob { request, org, requester, job });
+            }
+            Event::Saved(Saved::Kept(ticket)) => self.handle(Input::Persisted { ticket }),
+            Event::Saved(Saved::Failed(ticket, error)) => {
+                tracing::error!("cannot store: {error}");
+                self.handle(Input::PersistFailed { ticket });
+            }
+            Event::EndBindings(node, why) => self.handle(Input::EndBindings { node, why }),
+            // Whoever asked may have gone away meanwhile: the four below answer into the void then.
+            Event::NodeStates(org, reply) => drop(reply.send(self.server.node_states(&org))),
+            Event::NodeState(node, reply) => drop(reply.send(self.server.node_state(&node))),
+            Event::Counts(reply) => drop(reply.send(self.server.counts())),
+            Event::Connections(reply) => drop(reply.send(self.broker.connections())),
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Accept { conn } => self.broker.accept(conn),
+            Output::Refuse { conn } => self.broker.refuse(conn),
+            Output::Send { conn, header, body } => self.broker.send(conn, header, body),
+            Output::Publish { header, body } => self.broker.publish(header, body),
+            Output::Close { conn } => self.broker.close(conn),
+            Output::Persist { ticket, records } => self.store.save(ticket, records),
+            Output::Config { request, body } => self.answer_config(request, Ok(body)),
+            Output::ConfigFailed { request, error } => self.answer_config(request, Err(error)),
+            Output::JobStarted { request, job } => self.answer_job(request, Ok(job)),
+            Output::JobRefused { request, error } => self.answer_job(request, Err(error)),
+            Output::Event { job, event, .. } => {
+                tracing::debug!(job = job.as_str(), event = event.name(), "event");
+            }
+            Output::Log(entry) => log(&entry),
+        }
+    }
+
+    fn answer_config(&mut self, request: RequestId, result: Result<String>) {
+        if let Some(Waiting::Config(reply)) = self.waiting.remove(&request) {
+            // The node may have hung up.
+            let _ = reply.send(result);
+        }
+    }
+
+    fn answer_job(&mut self, request: RequestId, result: Result<JobId>) {
+        if let Some(Waiting::Job(reply)) = self.waiting.remove(&request) {
+            // The requester may have hung up; the job runs all the same.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+/// Writes a line of the machine. Names come from outside: they are quoted and escaped.
+fn log(entry: &LogEntry) {
+    let node = entry.node.as_ref().map(|name| tracing::field::debug(name.as_str()));
+    let job = entry.job.as_ref().map(|id| id.as_str());
+    let peer = entry.peer.as_deref();
+    let text = entry.text.escape_debug();
+    match entry.level {
+        LogLevel::Debug => tracing::debug!(node, job, peer, "{text}"),
+        LogLevel::Info => tracing::info!(node, job, peer, "{text}"),
+        LogLevel::Warn => tracing::warn!(node, job, peer, "{text}"),
+        LogLevel::Error => tracing::error!(node, job, peer, "{text}"),
+    }
+}
