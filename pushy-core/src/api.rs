@@ -392,7 +392,7 @@ impl Call for GetConfig<'_> {
 
     fn request(&self) -> Request {
         let mut request = Request::get(format!("pushy/config/{}", escape_segment(self.node.as_str())));
-        request.query = format!("ccpk={}", escape_query(self.ccpk));
+        request.query = format!("ccpk={}&version=2.0", escape_query(self.ccpk));
         request
     }
 

@@ -59,7 +59,7 @@ fn request_lines() {
     assert_eq!(line(&GetNodeState(&node("web-01:a+b"))), "GET pushy/node_states/web-01:a+b application/json");
     assert_eq!(
         line(&GetConfig { node: &node("n"), ccpk: "a+b&c" }),
-        "GET pushy/config/n?ccpk=a%2Bb%26c application/json"
+        "GET pushy/config/n?ccpk=a%2Bb%26c&version=2.0 application/json"
     );
     assert_eq!(
         line(&SearchNodes { query: "role:web AND x:*", start: 1000, rows: 1000 }),

@@ -16,41 +16,34 @@ use std::fmt;
 use crate::ids::JobId;
 use crate::job::JobOptions;
 use crate::message::JobState;
+use crate::whitelist::{Allowed, CommandLine};
 
 use super::capture::Captured;
 
 /// How many ended jobs are remembered, so that none of them is started again (D-53, decision 3).
 pub const REMEMBERED_JOBS: usize = 64;
 
-/// How a command line is to be run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CommandLine {
-    /// One text: run directly when it has no shell metacharacters, else through `/bin/sh -c` (7.4).
-    Text(String),
-    /// A program and its arguments, never through a shell.
-    Arguments(Vec<String>),
-}
-
-/// Which lock a whitelist entry asks for (7.5).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lock {
-    /// Chef's own: the agent knows where it is.
-    ChefClient,
-    /// This file.
-    File(String),
-}
-
 /// A job that the whitelist lets through, with everything needed to run it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSpec {
     /// The command as asked for, for logs.
     pub command: String,
-    /// What to run.
-    pub command_line: CommandLine,
-    /// The lock to hold from the vote until the run.
-    pub lock: Option<Lock>,
+    /// What to run, and what the whitelist's entry enforces.
+    pub allowed: Allowed,
     /// User, directory, environment, file, capture. Values are secrets.
     pub options: JobOptions,
+}
+
+impl JobSpec {
+    /// Whom to run as: the entry's user wins (D-44). `None`: the agent's own.
+    pub fn user(&self) -> Option<&str> {
+        self.allowed.user.as_deref().or(self.options.user.as_deref())
+    }
+
+    /// Where to run: the entry's directory wins. `None`: the agent's own.
+    pub fn dir(&self) -> Option<&str> {
+        self.allowed.dir.as_deref().or(self.options.dir.as_deref())
+    }
 }
 
 /// How a process ended.
@@ -365,15 +358,16 @@ impl JobRunner {
                 let same = current == job;
                 self.current = Current::Running { job: current, capture };
                 if same && super::planted(self.bug, super::Bug::RepeatedRunStartsAgain) {
-                    out.push(Action::Spawn(
-                        job,
-                        Box::new(JobSpec {
-                            command: String::new(),
-                            command_line: CommandLine::Text("true".into()),
-                            lock: None,
-                            options: JobOptions::default(),
-                        }),
-                    ));
+                    let allowed = Allowed {
+                        entry: String::new(),
+                        command: CommandLine::Args(vec!["true".into()]),
+                        lock: None,
+                        user: None,
+                        dir: None,
+                        env: Vec::new(),
+                    };
+                    let (command, options) = (String::new(), JobOptions::default());
+                    out.push(Action::Spawn(job, Box::new(JobSpec { command, allowed, options })));
                 } else {
                     out.push(if same { Action::AckRun(job) } else { Action::NackRun(job) });
                 }

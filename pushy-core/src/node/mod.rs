@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use crate::curve_key::CurveKey;
 use crate::ids::{IncarnationId, JobId, NodeName, OrgName};
-use crate::job::JobOptions;
 use crate::server::LogLevel;
+use crate::whitelist::Whitelist;
 use crate::zmtp::CurveSecret;
 
 pub mod backoff;
@@ -34,19 +34,12 @@ mod replay;
 pub mod results;
 
 pub use capture::{Captured, Collector};
-pub use job_runner::{CommandLine, Exit, JobSpec, Lock};
+pub use job_runner::{Exit, JobSpec};
 pub use machine::Node;
 pub use results::KeptResult;
 
 /// `max_body_size` of an agent that configures none, in bytes (7.9).
 pub const DEFAULT_MAX_BODY: usize = 63_000;
-
-/// Which commands a node may run, and as what.
-pub trait Commands: Send {
-    /// What the whitelist makes of a command; `None` when it is not on it. Options of the request may be replaced by
-    /// what the entry enforces (D-44).
-    fn look_up(&self, command: &str, options: &JobOptions) -> Option<JobSpec>;
-}
 
 /// What an agent is, for as long as it lives.
 pub struct Settings {
@@ -63,7 +56,7 @@ pub struct Settings {
     /// The largest message this agent sends, in bytes; the server's limit counts too, if it is smaller (D-48).
     pub max_body: usize,
     /// The whitelist.
-    pub commands: Box<dyn Commands>,
+    pub whitelist: Whitelist,
 }
 
 /// What an earlier life of this agent left behind.
@@ -154,17 +147,11 @@ pub enum Input {
     /// The job moved on: [`job_runner::Input::Prepared`], `Started`, `StartFailed` or `Exited`.
     Job(job_runner::Input),
     /// A new whitelist; takes effect, with [`Output::Reloaded`], when there is no job (D-60).
-    Reload(Box<dyn Commands>),
+    Reload(Box<Whitelist>),
     /// Fetch the configuration now (USR1).
     Reconfigure,
     /// End: kill the job, say so, [`Output::Exit`].
     Shutdown,
-}
-
-impl std::fmt::Debug for dyn Commands {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Commands(…)")
-    }
 }
 
 /// The key material of one connection to the command port.

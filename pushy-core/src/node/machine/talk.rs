@@ -1,0 +1,264 @@
+//! What comes over the two connections, what goes out, and what the job asks for.
+
+use super::{
+    Bug, Caps, Captured, Channel, JobRef, KeptResult, Limits, LogLevel, MAX_SERVER_BODY, Node, NodeMessage,
+    Output, PENDING, ServerMessage, Trigger, WireError, capture, heartbeater, job_runner, planted,
+    reconfigurer, wire,
+};
+use crate::ids::JobId;
+use crate::job::JobOptions;
+use crate::message::Commit;
+use crate::node::JobSpec;
+use crate::whitelist::Verdict;
+
+impl Node {
+    fn open(
+        &self,
+        channel: Channel,
+        header: &[u8],
+        body: &[u8],
+    ) -> Option<std::result::Result<ServerMessage, WireError>> {
+        let session = self.session.as_ref()?;
+        let max_skew = if planted(self.bug, Bug::OldMessagesBelieved) {
+            u32::MAX
+        } else {
+            session.config.max_message_skew
+        };
+        let limits = Limits { max_body: MAX_SERVER_BODY, max_skew };
+        let opened = wire::open_from_server(
+            &session.key,
+            &session.verifier,
+            channel,
+            limits,
+            self.now.wall,
+            header,
+            body,
+        );
+        Some(opened.map(|opened| opened.message))
+    }
+
+    pub(super) fn heartbeat_frames(&mut self, header: &[u8], body: &[u8]) {
+        let incarnation = match self.open(Channel::Heartbeat, header, body) {
+            Some(Ok(ServerMessage::Heartbeat { incarnation, .. })) => incarnation,
+            Some(Ok(_)) | None => return,
+            Some(Err(error)) => {
+                return self.log(LogLevel::Warn, None, format!("dropped a server heartbeat: {error}"));
+            }
+        };
+        if !self.replay.is_new(body) {
+            return self.log(LogLevel::Debug, None, "dropped a repeated server heartbeat");
+        }
+        self.beat(heartbeater::Input::Heard);
+        if incarnation.as_ref() != self.server_incarnation() {
+            if self.reconfigurer.state() == reconfigurer::State::Resting {
+                self.log(
+                    LogLevel::Info,
+                    None,
+                    "the server's incarnation changed; fetching the configuration",
+                );
+            }
+            self.trigger(Trigger::ServerRestarted);
+        }
+    }
+
+    pub(super) fn command_frames(&mut self, header: &[u8], body: &[u8]) {
+        let message = match self.open(Channel::Command, header, body) {
+            None => return,
+            Some(Ok(message)) => message,
+            Some(Err(error)) => {
+                if matches!(error, WireError::Skew(_)) {
+                    // Signed with our key: the channel works, only a clock is wrong.
+                    self.beat(heartbeater::Input::Answered);
+                }
+                return self.log(
+                    LogLevel::Warn,
+                    None,
+                    format!("dropped a message on the command port: {error}"),
+                );
+            }
+        };
+        self.beat(heartbeater::Input::Answered);
+        self.beat(heartbeater::Input::Authenticated);
+        let acts = !matches!(message, ServerMessage::Ack | ServerMessage::ResultAck { .. });
+        if acts && !planted(self.bug, Bug::OldMessagesBelieved) && !self.replay.is_new(body) {
+            return self.log(LogLevel::Warn, None, format!("dropped a repeated {}", message.type_name()));
+        }
+        match message {
+            ServerMessage::Commit(commit) => {
+                let Commit { job, command, options, .. } = *commit;
+                let busy = self.runner.state() != job_runner::State::Idle;
+                let spec = if busy && !planted(self.bug, Bug::OptionsBeforeBusyCheck) {
+                    None
+                } else {
+                    self.look_up(&job, command, options)
+                };
+                self.job(job_runner::Input::Commit { job, spec });
+            }
+            ServerMessage::BadCommit { job } => {
+                self.log(LogLevel::Warn, job.id().cloned(), "refused a commit that cannot be read");
+                self.send(&NodeMessage::NackCommit { job });
+            }
+            ServerMessage::Run { job } => self.job(job_runner::Input::Run { job }),
+            ServerMessage::BadRun => self.send(&NodeMessage::NackRun { job: JobRef::None }),
+            ServerMessage::Abort => self.job(job_runner::Input::Abort),
+            ServerMessage::Ack => {}
+            ServerMessage::ResultAck { job } => {
+                if self.results.acknowledged(&job) {
+                    self.outputs.push_back(Output::DropResult { job });
+                }
+            }
+            ServerMessage::Heartbeat { .. } | ServerMessage::Unknown { .. } => {
+                self.log(
+                    LogLevel::Debug,
+                    None,
+                    format!("ignored a message of type {:?}", message.type_name()),
+                );
+            }
+        }
+    }
+
+    fn look_up(&mut self, job: &JobId, command: String, options: JobOptions) -> Option<Box<JobSpec>> {
+        match self.whitelist.decide(&command) {
+            Verdict::Allowed(allowed) => Some(Box::new(JobSpec { command, allowed, options })),
+            Verdict::NotListed => None,
+            Verdict::GaveUp { entry } => {
+                let text = format!(
+                    "the pattern of whitelist entry {entry} takes too long on this command; rewrite it"
+                );
+                self.log(LogLevel::Warn, Some(job.clone()), text);
+                None
+            }
+        }
+    }
+
+    pub(super) fn send_heartbeat(&mut self) {
+        let (state, job) = self.runner.announced();
+        let message =
+            NodeMessage::Heartbeat { state: Some(state), job: job.cloned().into(), caps: Some(Caps::OURS) };
+        self.send(&message);
+        if self.server_keeps_results() && !planted(self.bug, Bug::ResultSentOnce) {
+            for message in self.results.messages() {
+                self.send(&message);
+            }
+        }
+    }
+
+    fn server_keeps_results(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.config.caps.is_some_and(|caps| caps.results))
+    }
+
+    /// Sends if there is a connection. Votes and acknowledgements to one of our servers are not kept: the next
+    /// heartbeat says the same (decision 3).
+    pub(super) fn send(&mut self, message: &NodeMessage) {
+        let conn = match (self.command.is_open(), self.command.conn(), &self.session) {
+            (true, Some(conn), Some(_)) => conn,
+            _ => {
+                if !matches!(message, NodeMessage::Heartbeat { .. }) && !self.server_keeps_results() {
+                    if self.pending.len() >= PENDING {
+                        self.pending.pop_front();
+                    }
+                    self.pending.push_back(message.clone());
+                }
+                return;
+            }
+        };
+        self.sequence += 1;
+        let body = message.encode(&self.me, self.sequence, self.now.wall);
+        let Some(session) = &self.session else { return };
+        let header = wire::hmac_header(&session.key.0, &body);
+        self.outputs.push_back(Output::Send { conn, header, body });
+    }
+
+    // ---- the job
+
+    pub(super) fn job(&mut self, input: job_runner::Input) {
+        let was_idle = self.runner.state() == job_runner::State::Idle;
+        let mut actions = Vec::new();
+        self.runner.handle(input, &mut actions);
+        for action in actions {
+            self.act(action);
+        }
+        if !was_idle && self.runner.state() == job_runner::State::Idle {
+            self.reconfigure(reconfigurer::Input::BecameIdle);
+            self.apply_reload();
+        }
+    }
+
+    fn act(&mut self, action: job_runner::Action) {
+        use job_runner::Action;
+        match action {
+            Action::AckCommit(job) => {
+                self.log(LogLevel::Info, Some(job.clone()), "committed");
+                self.send(&NodeMessage::AckCommit { job: job.into() });
+            }
+            Action::NackCommit(job, why) => {
+                self.log(LogLevel::Warn, Some(job.clone()), format!("refused: {why}"));
+                self.send(&NodeMessage::NackCommit { job: job.into() });
+            }
+            Action::AckRun(job) => {
+                self.log(LogLevel::Info, Some(job.clone()), "running");
+                self.send(&NodeMessage::AckRun { job: job.into() });
+            }
+            Action::NackRun(job) => {
+                self.log(LogLevel::Warn, Some(job.clone()), "refused to run a job that is not committed");
+                self.send(&NodeMessage::NackRun { job: job.into() });
+            }
+            Action::Aborted(job) => {
+                self.log(LogLevel::Info, job.clone(), "aborted");
+                self.send(&NodeMessage::Aborted { job: job.into() });
+            }
+            Action::Finished { job, succeeded, output, how } => self.finished(job, succeeded, output, how),
+            Action::ResendResult(job) => {
+                if let Some(message) = self.results.message_of(&job) {
+                    self.send(&message);
+                }
+            }
+            Action::Prepare(job, spec) => self.outputs.push_back(Output::Prepare { job, spec }),
+            Action::Release(job) => self.outputs.push_back(Output::Release { job }),
+            Action::Spawn(job, spec) => self.outputs.push_back(Output::Spawn { job, spec }),
+            Action::Kill(job) => {
+                self.log(LogLevel::Info, Some(job.clone()), "ending the command");
+                self.outputs.push_back(Output::Kill { job });
+            }
+            Action::Ignored(why) => self.log(LogLevel::Debug, None, why),
+        }
+    }
+
+    fn finished(
+        &mut self,
+        job: JobId,
+        succeeded: bool,
+        output: Option<(capture::Captured, capture::Captured)>,
+        how: String,
+    ) {
+        let text = if succeeded { "succeeded".to_owned() } else { format!("failed: {how}") };
+        self.log(LogLevel::Info, Some(job.clone()), text);
+        let output = output.map(|(stdout, stderr)| capture::fit(&stdout, &stderr, self.output_room(&job)));
+        let (stdout, stderr) = output.unzip();
+        let result = KeptResult { job, succeeded, stdout, stderr };
+        self.send(&result.message());
+        if self.server_keeps_results() {
+            self.outputs.push_back(Output::SpoolResult(result.clone()));
+            if let Some(lost) = self.results.keep(result) {
+                self.log(
+                    LogLevel::Error,
+                    Some(lost.job.clone()),
+                    "gave up a result that the server never stored",
+                );
+                self.outputs.push_back(Output::DropResult { job: lost.job });
+            }
+        }
+    }
+
+    /// How many bytes of JSON text a result's output may take (D-48).
+    fn output_room(&self, job: &JobId) -> usize {
+        let advertised = self.session.as_ref().and_then(|session| session.config.max_body_size);
+        let limit = self.max_body.min(advertised.unwrap_or(usize::MAX));
+        let empty = NodeMessage::Succeeded {
+            job: job.clone().into(),
+            output: Captured { stdout: Some(String::new()), stderr: Some(String::new()) },
+        };
+        // The widest sequence number, so that a repetition fits as well.
+        limit.saturating_sub(empty.encode(&self.me, u64::MAX, self.now.wall).len())
+    }
+}
