@@ -1,0 +1,344 @@
+//! The agent's settings: command line over file over default (7.9).
+//!
+//! The file is an existing `push-jobs-client.rb`, read without running Ruby (decision 1), or TOML with the same keys.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use pushy_core::auth::SigningKey;
+use pushy_core::client::{ProxySettings, TlsSettings};
+use pushy_core::ids::{NodeName, OrgName};
+use pushy_core::node::DEFAULT_MAX_BODY;
+use pushy_core::value::Value;
+use pushy_core::whitelist::{Matching, Whitelist};
+use pushy_core::{Error, ErrorCode, Result};
+
+use crate::file::Settings;
+use crate::log::{Level, Location, Log};
+use crate::process::Policy;
+
+/// Looked for when `--config` is not given; the first that exists. `client.rb` belongs to chef-client and counts only
+/// with a whitelist.
+pub const DEFAULT_FILES: [&str; 3] =
+    ["/etc/chef/chef-push-client.rb", "/etc/chef/push-jobs-client.rb", "/etc/chef/client.rb"];
+
+/// Bytes of the smallest `max_body_size`: less does not hold a message.
+const MIN_MAX_BODY: i64 = 1024;
+
+/// The Push Jobs node agent: runs whitelisted commands when a push server asks for them.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "push-jobs-client", disable_version_flag = true)]
+pub struct Args {
+    /// The configuration file
+    #[arg(short, long, value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
+    /// debug, info, warn, error or fatal
+    #[arg(short, long = "log_level", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// The log file (default STDOUT)
+    #[arg(short = 'L', long = "logfile", value_name = "LOGLOCATION")]
+    pub logfile: Option<String>,
+    /// The node's name
+    #[arg(short = 'N', long = "node-name", value_name = "NODE_NAME")]
+    pub node_name: Option<String>,
+    /// The largest message to send, in bytes
+    #[arg(short = 'M', long = "max-body-size", value_name = "MAX_BODY_SIZE")]
+    pub max_body_size: Option<i64>,
+    /// The Chef server's URL, ending in /organizations/ORG
+    #[arg(short = 'S', long = "server", value_name = "CHEFSERVERURL")]
+    pub server: Option<String>,
+    /// The file with the node's private key
+    #[arg(short = 'k', long = "client_key", value_name = "KEY_FILE")]
+    pub client_key: Option<PathBuf>,
+    /// Where files delivered with jobs are put
+    #[arg(short = 'd', long = "file_dir", value_name = "DIR")]
+    pub file_dir: Option<PathBuf>,
+    /// Accepted and without effect: servers that do not encrypt are refused
+    #[arg(long = "allow_unencrypted")]
+    pub allow_unencrypted: bool,
+    /// Print the version
+    #[arg(short = 'v', long)]
+    pub version: bool,
+    /// `check`: read the configuration, say what is remarkable about it, and exit
+    #[arg(value_parser = ["check"])]
+    pub action: Option<String>,
+}
+
+/// Everything an agent needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// What it was made from; read again by [`Config::reload`].
+    pub args: Args,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// Node name.
+    pub node_name: NodeName,
+    /// The name requests are signed as: `client_name`, else the node's (D-61).
+    pub client_name: String,
+    /// Short host name.
+    pub host: String,
+    /// The organization.
+    pub org: OrgName,
+    /// `chef_server_url`.
+    pub chef_server_url: String,
+    /// The node's key. A secret.
+    pub client_key: SigningKey,
+    /// Where it was read.
+    pub client_key_path: PathBuf,
+    /// `authentication_protocol_version`.
+    pub auth_version: pushy_core::auth::Version,
+    /// The commands that may run.
+    pub whitelist: Whitelist,
+    /// How they run.
+    pub policy: Policy,
+    /// The largest message to send, in bytes.
+    pub max_body_size: usize,
+    /// Results not yet acknowledged and the server's public key are kept here.
+    pub state_dir: PathBuf,
+    /// Certificates.
+    pub tls: TlsSettings,
+    /// Proxies.
+    pub proxy: ProxySettings,
+    /// Where the log goes.
+    pub log: Log,
+    /// Remarkable things about the settings, for the log.
+    pub notices: Vec<String>,
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidConfig`], [`ErrorCode::InvalidKey`] or [`ErrorCode::InvalidWhitelist`]; the message names the
+    /// file, with line and column where there are any, and the setting.
+    pub fn load(args: Args) -> Result<Config> {
+        let file = match &args.config {
+            Some(path) => Some(path.clone()),
+            None => default_file(),
+        };
+        let settings = match &file {
+            Some(path) => Settings::read(path)?,
+            None => Settings::default(),
+        };
+        build(args, file, &settings)
+    }
+
+    /// Reads them again, from the same place.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn reload(&self) -> Result<Config> {
+        Config::load(self.args.clone())
+    }
+
+    /// Logs what an operator should know about the settings.
+    pub fn log_notices(&self) {
+        for notice in &self.notices {
+            tracing::warn!("{notice}");
+        }
+    }
+}
+
+fn default_file() -> Option<PathBuf> {
+    let [own @ .., shared] = DEFAULT_FILES.map(PathBuf::from);
+    if let Some(path) = own.into_iter().find(|path| path.exists()) {
+        return Some(path);
+    }
+    // chef-client's own file may hold Ruby that we do not read; without a whitelist it is not meant for us.
+    let has_whitelist = Settings::read(&shared).is_ok_and(|settings| settings.get("whitelist").is_some());
+    has_whitelist.then_some(shared)
+}
+
+fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Config> {
+    let mut notices = Vec::new();
+    let host_name = host_name();
+    let node_name =
+        args.node_name.clone().or(settings.text("node_name")?).unwrap_or_else(|| full_name(&host_name));
+    let node_name = NodeName::new(&node_name).map_err(|error| settings.bad("node_name", error.message()))?;
+    let chef_server_url = args.server.clone().or(settings.text("chef_server_url")?).ok_or_else(|| {
+        settings.bad("chef_server_url", "is missing; write the URL of the Chef server or give --server")
+    })?;
+    let org = organization(&chef_server_url)
+        .ok_or_else(|| settings.bad("chef_server_url", "must end in /organizations/ORG_NAME"))?;
+    let config_dir = file
+        .as_deref()
+        .and_then(Path::parent)
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("/etc/chef"));
+    let client_key_path = args
+        .client_key
+        .clone()
+        .or(settings.path("client_key")?)
+        .unwrap_or_else(|| PathBuf::from("/etc/chef/client.pem"));
+    let client_key = read_key(&client_key_path, settings, &mut notices)?;
+    let state_dir = settings.path("state_dir")?.unwrap_or_else(default_state_dir);
+    let max_body_size = match args.max_body_size {
+        Some(size) if size >= MIN_MAX_BODY => size,
+        Some(_) => return Err(invalid(format!("--max-body-size must be at least {MIN_MAX_BODY}"))),
+        None => settings
+            .integer("max_body_size", MIN_MAX_BODY..=i64::from(i32::MAX))?
+            .unwrap_or(DEFAULT_MAX_BODY as i64),
+    };
+    // In range: at least 1024, and either from an i32 or a size that a machine of ours can address.
+    let max_body_size = usize::try_from(max_body_size).unwrap_or(DEFAULT_MAX_BODY);
+    let whitelist = whitelist(settings)?;
+    notices.extend(whitelist.notices().iter().map(ToString::to_string));
+    if args.allow_unencrypted || settings.flag("allow_unencrypted")?.unwrap_or(false) {
+        notices.push("allow_unencrypted has no effect: servers that do not encrypt are refused".to_owned());
+    }
+    let grace = settings.seconds("kill_grace")?.unwrap_or(Duration::from_secs(3));
+    let cache = settings.path("file_cache_path")?.unwrap_or_else(|| PathBuf::from("/var/chef/cache"));
+    let policy = Policy {
+        file_dir: args
+            .file_dir
+            .clone()
+            .or(settings.path("file_dir")?)
+            .unwrap_or_else(|| state_dir.join("files")),
+        chef_lock: settings.path("lockfile")?.unwrap_or_else(|| cache.join("chef-client-running.pid")),
+        allowed_overwritable_env_vars: settings.texts("allowed_overwritable_env_vars")?,
+        environment_passthrough: settings.texts("environment_passthrough")?.unwrap_or_default(),
+        grace,
+        capture_limit: max_body_size,
+    };
+    let auth_version = match settings.number_text("authentication_protocol_version")? {
+        None => pushy_core::auth::Version::default(),
+        Some(text) => pushy_core::auth::Version::from_text(&text)
+            .map_err(|_| settings.bad("authentication_protocol_version", "must be 1.0, 1.1 or 1.3"))?,
+    };
+    Ok(Config {
+        client_name: settings.text("client_name")?.unwrap_or_else(|| node_name.as_str().to_owned()),
+        host: host_name.split('.').next().unwrap_or("localhost").to_owned(),
+        tls: tls(settings, config_dir)?,
+        proxy: proxy(settings)?,
+        log: log(&args, settings)?,
+        args,
+        file,
+        node_name,
+        org,
+        chef_server_url,
+        client_key,
+        client_key_path,
+        auth_version,
+        whitelist,
+        policy,
+        max_body_size,
+        state_dir,
+        notices,
+    })
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidConfig, text)
+}
+
+fn organization(url: &str) -> Option<OrgName> {
+    let (_, rest) = url.split_once("/organizations/")?;
+    OrgName::new(rest.trim_end_matches('/')).ok()
+}
+
+fn read_key(path: &Path, settings: &Settings, notices: &mut Vec<String>) -> Result<SigningKey> {
+    let pem = std::fs::read(path).map_err(|error| {
+        let text = format!("cannot read {}: {error}", path.display());
+        Error::new(ErrorCode::InvalidKey, settings.bad("client_key", &text).message())
+    })?;
+    if let Some(mode) = crate::file::open_to_others(path) {
+        notices.push(format!(
+            "client_key {} can be read by others (mode {mode:o}); chmod 600 it",
+            path.display()
+        ));
+    }
+    SigningKey::from_pem(pem).map_err(|error| error.context(format!("client_key {}", path.display())))
+}
+
+fn whitelist(settings: &Settings) -> Result<Whitelist> {
+    let matching = match settings.get("whitelist_match") {
+        None | Some(Value::Nil) => Matching::default(),
+        Some(value) => Matching::from_value(value).map_err(|error| error.context(settings.name()))?,
+    };
+    match settings.get("whitelist") {
+        None | Some(Value::Nil) => Ok(Whitelist::default()),
+        Some(value) => Whitelist::from_value(value, matching).map_err(|error| error.context(settings.name())),
+    }
+}
+
+fn tls(settings: &Settings, config_dir: &Path) -> Result<TlsSettings> {
+    let mode = settings.text("ssl_verify_mode")?;
+    let no_verify = mode.is_some_and(|mode| mode.trim_start_matches(':') == "verify_none")
+        && !settings.flag("verify_api_cert")?.unwrap_or(false);
+    Ok(TlsSettings {
+        no_verify,
+        ca_path: settings.path("ssl_ca_path")?,
+        ca_file: settings.path("ssl_ca_file")?,
+        env_cert_file: std::env::var_os("SSL_CERT_FILE").filter(|v| !v.is_empty()).map(PathBuf::from),
+        trusted_certs_dir: Some(
+            settings.path("trusted_certs_dir")?.unwrap_or_else(|| config_dir.join("trusted_certs")),
+        ),
+        client_cert: settings.path("ssl_client_cert")?,
+        client_key: settings.path("ssl_client_key")?,
+    })
+}
+
+fn proxy(settings: &Settings) -> Result<ProxySettings> {
+    let one = |name: &str| -> Result<Option<String>> {
+        let environment =
+            || [name.to_owned(), name.to_uppercase()].iter().find_map(|n| std::env::var(n).ok());
+        Ok(settings.text(name)?.or_else(environment))
+    };
+    Ok(ProxySettings { http: one("http_proxy")?, https: one("https_proxy")?, no_proxy: one("no_proxy")? })
+}
+
+fn log(args: &Args, settings: &Settings) -> Result<Log> {
+    let level = match args.log_level.clone().or(settings.text("log_level")?) {
+        None => Level::Info,
+        Some(text) => Level::parse(&text)
+            .ok_or_else(|| settings.bad("log_level", "must be debug, info, warn, error or fatal"))?,
+    };
+    let location = match (&args.logfile, settings.get("log_location")) {
+        (Some(text), _) => Location::parse(text),
+        (None, Some(Value::Stderr)) => Location::Stderr,
+        (None, None | Some(Value::Nil | Value::Stdout | Value::Bool(_))) => Location::Stdout,
+        (None, Some(_)) => Location::parse(&settings.text("log_location")?.unwrap_or_default()),
+    };
+    let json = match settings.text("log_format")?.as_deref() {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(_) => return Err(settings.bad("log_format", "must be text or json")),
+    };
+    Ok(Log { level, location, json })
+}
+
+fn default_state_dir() -> PathBuf {
+    const NAME: &str = "push-jobs-client";
+    if nix::unistd::geteuid().is_root() {
+        return Path::new("/var/lib").join(NAME);
+    }
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    match (set("XDG_STATE_HOME"), set("HOME")) {
+        (Some(state), _) => state.join(NAME),
+        (None, Some(home)) => home.join(".local/state").join(NAME),
+        (None, None) => std::env::temp_dir().join(format!("{NAME}-{}", nix::unistd::geteuid())),
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// The full name of this host, as far as `/etc/hosts` knows it: the default node name.
+fn full_name(host: &str) -> String {
+    if host.contains('.') {
+        return host.to_owned();
+    }
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    hosts
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or(""))
+        .map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>())
+        .filter(|names| names.contains(&host))
+        .find_map(|names| names.iter().find(|name| name.contains('.')).map(|name| (*name).to_owned()))
+        .unwrap_or_else(|| host.to_owned())
+}

@@ -1,0 +1,285 @@
+//! Owns the core's [`Node`]: waits for events, hands them in, carries out what comes back. It decides nothing.
+
+use std::time::{Duration, SystemTime};
+
+use pushy_core::ids::{IncarnationId, JobId};
+use pushy_core::node::job_runner::Input as JobInput;
+use pushy_core::node::{Input, JobSpec, Node, Output, Settings};
+use pushy_core::server::LogLevel;
+use pushy_core::time::{Millis, Now, Wall};
+use rand_core::OsRng;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::channel::Channels;
+use crate::config::Config;
+use crate::fetch::Fetcher;
+use crate::process::{self, Policy, Prepared, Running};
+use crate::state::StateDir;
+
+/// What an operator can ask of a running agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Kill the job, close the connections, end.
+    Stop,
+    /// Read the configuration file again; it takes effect when there is no job (D-60).
+    Reload,
+    /// [`Control::Reload`], and fetch the configuration from the server.
+    Reconfigure,
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An operator asks for something.
+    Control(Control),
+    /// The server's answer to a fetch.
+    Fetched(Result<Vec<u8>, String>),
+    /// One of the connections has news: `Connected`, `Disconnected` or `Frames`.
+    Channel(Input),
+    /// The checks of a job are done.
+    Prepared(JobId, Result<Box<Prepared>, String>),
+    /// The job's process has news.
+    Job(JobInput),
+}
+
+/// One agent.
+pub(crate) struct Driver {
+    node: Node,
+    config: Config,
+    policy: Policy,
+    next_policy: Option<Policy>,
+    state: StateDir,
+    fetcher: Fetcher,
+    channels: Channels,
+    prepared: Option<(JobId, Box<Prepared>)>,
+    running: Option<(JobId, Running)>,
+    events: mpsc::UnboundedSender<Event>,
+    started: Instant,
+    exit: Option<u8>,
+}
+
+/// Where a driver's events come from.
+pub(crate) struct Sources {
+    /// Fetches, checks and processes: a handful per job.
+    events: mpsc::UnboundedReceiver<Event>,
+    /// Connections; while the driver is busy, they stop reading.
+    frames: mpsc::Receiver<Input>,
+}
+
+/// The connections' last words may take this long.
+const FAREWELL: Duration = Duration::from_millis(1500);
+
+impl Driver {
+    /// Builds the machine and everything around it.
+    ///
+    /// # Errors
+    /// When the key or the settings for TLS cannot be used.
+    pub(crate) fn new(mut config: Config) -> pushy_core::Result<(Driver, Sources)> {
+        let (state, restored) = StateDir::open(&config.state_dir, &config.chef_server_url);
+        let fetcher = Fetcher::new(&config)?;
+        let (events, events_in) = mpsc::unbounded_channel();
+        let (channels, frames) = Channels::new();
+        let settings = Settings {
+            node: config.node_name.clone(),
+            host: config.host.clone(),
+            org: config.org.clone(),
+            incarnation: IncarnationId::generate(&mut OsRng),
+            client_key: config.client_key.clone(),
+            max_body: config.max_body_size,
+            whitelist: std::mem::take(&mut config.whitelist),
+        };
+        let started = Instant::now();
+        let node = Node::new(settings, restored, Box::new(OsRng), now(started));
+        let driver = Driver {
+            node,
+            policy: config.policy.clone(),
+            next_policy: None,
+            config,
+            state,
+            fetcher,
+            channels,
+            prepared: None,
+            running: None,
+            events,
+            started,
+            exit: None,
+        };
+        Ok((driver, Sources { events: events_in, frames }))
+    }
+
+    /// Runs until the machine says to exit; gives the exit status.
+    pub(crate) async fn run(
+        mut self,
+        mut control: mpsc::Receiver<Control>,
+        Sources { mut events, mut frames }: Sources,
+    ) -> u8 {
+        self.carry_out();
+        let mut operated = true;
+        while self.exit.is_none() {
+            let deadline = self.node.next_deadline().map(|at| self.started + Duration::from_millis(at.0));
+            let event = tokio::select! {
+                biased;
+                asked = control.recv(), if operated => {
+                    // Without anybody left to ask, the agent ends.
+                    operated = asked.is_some();
+                    Some(Event::Control(asked.unwrap_or(Control::Stop)))
+                }
+                Some(event) = events.recv() => Some(event),
+                Some(input) = frames.recv() => Some(Event::Channel(input)),
+                () = sleep(deadline) => None,
+            };
+            self.apply(event);
+        }
+        // Until the last connection has sent what was queued: each holds a sender.
+        drop(self.channels);
+        let _ = tokio::time::timeout(FAREWELL, async { while frames.recv().await.is_some() {} }).await;
+        self.exit.unwrap_or(0)
+    }
+
+    /// Takes note of one event, or of a deadline, and does what follows.
+    fn apply(&mut self, event: Option<Event>) {
+        let input = match event {
+            None => Input::Tick,
+            Some(Event::Control(Control::Stop)) => Input::Shutdown,
+            Some(Event::Control(Control::Reload)) => return self.reload(),
+            Some(Event::Control(Control::Reconfigure)) => {
+                self.reload();
+                Input::Reconfigure
+            }
+            Some(Event::Fetched(Ok(body))) => Input::Config { body },
+            Some(Event::Fetched(Err(why))) => Input::ConfigFailed { why },
+            Some(Event::Channel(input)) => input,
+            Some(Event::Prepared(job, checked)) => {
+                let verdict = checked.map(|prepared| self.prepared = Some((job.clone(), prepared)));
+                Input::Job(JobInput::Prepared { job, verdict })
+            }
+            Some(Event::Job(input)) => {
+                if let JobInput::Exited { .. } = &input {
+                    self.running = None;
+                }
+                Input::Job(input)
+            }
+        };
+        self.node.handle(now(self.started), input);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.node.poll_output() {
+            self.carry_out_one(output);
+        }
+    }
+
+    fn carry_out_one(&mut self, output: Output) {
+        match output {
+            Output::FetchConfig { key } => {
+                let (fetch, events) = (self.fetcher.fetch(key), self.events.clone());
+                tokio::spawn(async move {
+                    let fetched = fetch.await;
+                    process::trim_memory();
+                    let _ = events.send(Event::Fetched(fetched));
+                });
+            }
+            Output::Connect { conn, port, addr, curve } => {
+                self.channels.connect(conn, port, &addr, curve.map(|curve| *curve));
+            }
+            Output::Close { conn } => self.channels.close(conn),
+            Output::Send { conn, header, body } => self.channels.send(conn, header, body),
+            Output::Prepare { job, spec } => self.prepare(job, spec),
+            Output::Release { job } => self.prepared = self.prepared.take().filter(|(held, _)| *held != job),
+            Output::Spawn { job, spec } => self.spawn(job, &spec),
+            Output::Kill { job } => match &self.running {
+                Some((running, process)) if *running == job => process.kill(),
+                _ => tracing::error!(job = %job, "no process to end"),
+            },
+            Output::SpoolResult(result) => self.state.spool(&result),
+            Output::DropResult { job } => self.state.unspool(&job),
+            Output::PinServerKey { pem } => {
+                tracing::info!("pinned the server's public key in {}", self.state.pin_path().display());
+                self.state.pin(&pem);
+            }
+            Output::Reloaded => {
+                if let Some(policy) = self.next_policy.take() {
+                    self.policy = policy;
+                }
+                tracing::info!("the new configuration is in force");
+            }
+            Output::Exit { code } => self.exit = Some(code),
+            Output::Log { level, job, text } => log(level, job.as_ref(), &text),
+        }
+    }
+
+    fn prepare(&self, job: JobId, spec: Box<JobSpec>) {
+        tracing::info!(job = %job, "asked to run {:?} (whitelist entry {:?})", spec.command, spec.allowed.entry);
+        let (policy, events) = (self.policy.clone(), self.events.clone());
+        tokio::task::spawn_blocking(move || {
+            let checked = process::prepare(&spec, &policy).map(Box::new);
+            let _ = events.send(Event::Prepared(job, checked));
+        });
+    }
+
+    fn spawn(&mut self, job: JobId, spec: &JobSpec) {
+        let spawned = match self.prepared.take() {
+            Some((held, prepared)) if held == job => {
+                process::spawn(&self.config.node_name, &job, spec, *prepared, &self.policy, &self.events)
+            }
+            _ => Err("the job was not prepared".into()),
+        };
+        let input = match spawned {
+            Ok(running) => {
+                self.running = Some((job.clone(), running));
+                JobInput::Started { job }
+            }
+            Err(why) => JobInput::StartFailed { job, why },
+        };
+        // Answered at once: the outputs of this answer follow those that are still queued.
+        self.node.handle(now(self.started), Input::Job(input));
+    }
+
+    /// Reads the file again; what it says about the whitelist and about processes is taken over.
+    fn reload(&mut self) {
+        match self.config.reload() {
+            Ok(config) => {
+                config.log_notices();
+                self.next_policy = Some(config.policy);
+                self.node.handle(now(self.started), Input::Reload(Box::new(config.whitelist)));
+                self.carry_out();
+            }
+            Err(error) => tracing::error!("configuration not reloaded: {error}"),
+        }
+    }
+}
+
+fn now(started: Instant) -> Now {
+    let mono = Millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let wall = match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => Wall(i64::try_from(since.as_micros()).unwrap_or(i64::MAX)),
+        // A clock before 1970: the skew check will say so.
+        Err(_) => Wall(0),
+    };
+    Now { mono, wall }
+}
+
+async fn sleep(deadline: Option<Instant>) {
+    match deadline {
+        // A millisecond later: deadlines are whole milliseconds, and a tick too early would be repeated at once.
+        Some(at) => tokio::time::sleep_until(at + Duration::from_millis(1)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Text from outside goes to the log without control characters.
+fn log(level: LogLevel, job: Option<&JobId>, text: &str) {
+    let text: String = text
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect();
+    let job = job.map(tracing::field::display);
+    match level {
+        LogLevel::Debug => tracing::debug!(job, "{text}"),
+        LogLevel::Info => tracing::info!(job, "{text}"),
+        LogLevel::Warn => tracing::warn!(job, "{text}"),
+        LogLevel::Error => tracing::error!(job, "{text}"),
+    }
+}

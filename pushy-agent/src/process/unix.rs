@@ -1,0 +1,362 @@
+//! Users, locks, process groups and their ends on Unix.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Gid, Pid, Uid, User, geteuid, getgrouplist};
+use pushy_core::ids::JobId;
+use pushy_core::node::job_runner::{Exit, Input};
+use pushy_core::node::{Captured, Collector};
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::job_file::JobFile;
+use crate::driver::Event;
+
+/// Whom a job runs as.
+#[derive(Debug, Clone)]
+pub(super) struct JobUser {
+    name: String,
+    home: PathBuf,
+    shell: PathBuf,
+    uid: Uid,
+    gid: Gid,
+    /// Set when the agent has to become somebody else: all groups of that user.
+    switch: Option<Vec<Gid>>,
+}
+
+impl JobUser {
+    /// Looks the user up; without a name, the agent's own. Blocks.
+    pub(super) fn find(name: Option<&str>) -> Result<JobUser, String> {
+        let me = geteuid();
+        let found = match name {
+            Some(name) if name.contains('\0') => None,
+            Some(name) => {
+                User::from_name(name).map_err(|error| format!("cannot look up user {name:?}: {error}"))?
+            }
+            None => match User::from_uid(me).ok().flatten() {
+                Some(user) => Some(user),
+                None => return Ok(JobUser::unlisted(me)),
+            },
+        };
+        let Some(user) = found else {
+            return Err(format!("user {:?} does not exist", name.unwrap_or("")));
+        };
+        let switch = if name.is_none() || user.uid == me {
+            None
+        } else if me.is_root() {
+            // A user database without NUL in names: the name was just found in it.
+            let c_name = CString::new(user.name.as_str()).map_err(|_| "user name with a NUL".to_owned())?;
+            let groups = getgrouplist(&c_name, user.gid)
+                .map_err(|error| format!("cannot look up the groups of user {:?}: {error}", user.name))?;
+            Some(groups)
+        } else {
+            return Err(format!("cannot run as user {:?}: the agent does not run as root", user.name));
+        };
+        Ok(JobUser {
+            name: user.name,
+            home: user.dir,
+            shell: user.shell,
+            uid: user.uid,
+            gid: user.gid,
+            switch,
+        })
+    }
+
+    /// A user that only has a number, as in many containers.
+    fn unlisted(uid: Uid) -> JobUser {
+        JobUser {
+            name: uid.to_string(),
+            home: "/".into(),
+            shell: "/bin/sh".into(),
+            uid,
+            gid: nix::unistd::getegid(),
+            switch: None,
+        }
+    }
+
+    /// What a login would set.
+    pub(super) fn variables(&self) -> [(&'static str, OsString); 4] {
+        [
+            ("HOME", self.home.clone().into()),
+            ("USER", self.name.clone().into()),
+            ("LOGNAME", self.name.clone().into()),
+            ("SHELL", self.shell.clone().into()),
+        ]
+    }
+}
+
+/// Hands a file or directory over to the job's user.
+pub(super) fn give(path: &Path, user: &JobUser) -> io::Result<()> {
+    if user.switch.is_none() {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+}
+
+/// A lock file held by this process (7.5).
+#[derive(Debug)]
+pub(super) struct LockFile {
+    _lock: Flock<File>,
+}
+
+impl LockFile {
+    /// Takes the lock without waiting. `None` when there is no directory to hold the file: then nobody holds it.
+    pub(super) fn take(path: &Path) -> Result<Option<LockFile>, String> {
+        // Not truncated: whoever holds the lock may have written its pid there.
+        let file = match OpenOptions::new().write(true).create(true).truncate(false).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot open lock file {}: {error}", path.display())),
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(LockFile { _lock: lock })),
+            Err((_, Errno::EWOULDBLOCK)) => Err(format!("lock {} is held", path.display())),
+            Err((_, error)) => Err(format!("cannot lock {}: {error}", path.display())),
+        }
+    }
+}
+
+/// Everything a new process needs.
+pub(super) struct Start<'a> {
+    pub(super) argv: &'a [String],
+    pub(super) environment: BTreeMap<OsString, OsString>,
+    pub(super) dir: Option<&'a str>,
+    pub(super) user: &'a JobUser,
+    pub(super) capture: bool,
+}
+
+/// A started process: leader of its own session and process group.
+#[derive(Debug)]
+pub(super) struct Started {
+    child: Child,
+    signals: SignalStream,
+}
+
+/// Starts the process.
+pub(super) fn start(start: &Start<'_>) -> Result<Started, String> {
+    let text = |error: io::Error| error.to_string();
+    let [program, arguments @ ..] = start.argv else { return Err("the command line is empty".into()) };
+    // Before the process exists, so that its end cannot be missed.
+    let signals = signal(SignalKind::child()).map_err(text)?;
+    let output = || if start.capture { Stdio::piped() } else { Stdio::null() };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(&start.environment)
+        .stdin(Stdio::null())
+        .stdout(output())
+        .stderr(output());
+    let switch = start.user.switch.clone();
+    let groups: Option<Vec<libc::gid_t>> = switch.map(|groups| groups.into_iter().map(Gid::as_raw).collect());
+    let (uid, gid) = (start.user.uid.as_raw(), start.user.gid.as_raw());
+    let dir =
+        start.dir.map(CString::new).transpose().map_err(|_| "the directory contains a NUL".to_owned())?;
+    // SAFETY: the closure runs between fork and exec. It only makes system calls that are safe there (no allocation, no
+    // lock), on memory that was allocated before the fork; io::Error::last_os_error does not allocate either.
+    unsafe {
+        command.pre_exec(move || {
+            let check = |result: libc::c_int| {
+                if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+            };
+            check(libc::setsid())?;
+            if let Some(groups) = &groups {
+                check(libc::setgroups(groups.len() as _, groups.as_ptr()))?;
+                check(libc::setgid(gid))?;
+                check(libc::setuid(uid))?;
+            }
+            // As the job's user: it must be able to enter.
+            if let Some(dir) = &dir {
+                check(libc::chdir(dir.as_ptr()))?;
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn().map_err(|error| {
+        let what = if error.kind() == io::ErrorKind::NotFound { "no such program" } else { "cannot run" };
+        format!("{what}: {program:?}: {error}")
+    })?;
+    Ok(Started { child, signals })
+}
+
+/// What [`watch`] needs.
+pub(super) struct Watch {
+    pub(super) child: Started,
+    pub(super) job: JobId,
+    /// Removed when the job ends.
+    pub(super) file: Option<JobFile>,
+    pub(super) limit: usize,
+    pub(super) grace: Duration,
+    pub(super) killed: mpsc::Receiver<()>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+}
+
+/// Reads a process's output, ends it when asked and reports its end.
+pub(super) async fn watch(watch: Watch) {
+    let Watch { child: Started { mut child, mut signals }, job, file, limit, grace, mut killed, events } =
+        watch;
+    // A child has a pid within i32; one out of range is never signalled.
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    let mut stdout = Channel::new(child.stdout.take().map(OwnedFd::from), limit);
+    let mut stderr = Channel::new(child.stderr.take().map(OwnedFd::from), limit);
+    let mut asked = false;
+    while !has_ended(pid) {
+        tokio::select! {
+            _ = signals.recv() => {}
+            () = stdout.read(), if stdout.is_open() => {}
+            () = stderr.read(), if stderr.is_open() => {}
+            Some(()) = killed.recv(), if !asked => {
+                asked = true;
+                end_group(pid, grace, &mut signals, &mut [&mut stdout, &mut stderr]).await;
+            }
+        }
+    }
+    let status = child.wait();
+    // What the process wrote before its end is in the pipes now; what others write later is not the job's.
+    stdout.drain();
+    stderr.drain();
+    drop(file);
+    let exit = status.map_or(Exit::Status(255), exit_of);
+    let input = Input::Exited { job, exit, stdout: stdout.finish(), stderr: stderr.finish() };
+    // Without a receiver the agent is gone.
+    let _ = events.send(Event::Job(input));
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Status(code),
+        (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+    }
+}
+
+/// Whether the leader has ended. It is left unreaped: until it is reaped its number, which is the group's too,
+/// cannot be given to anybody else (decision 51).
+fn has_ended(pid: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    !matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
+}
+
+/// TERM to the group, time to end, KILL to what is left (D-46). Returns with nothing of the group alive, except what
+/// the kernel cannot end.
+async fn end_group(pid: Pid, grace: Duration, signals: &mut SignalStream, channels: &mut [&mut Channel; 2]) {
+    // ESRCH: nothing is left, which is what is wanted.
+    let _ = killpg(pid, Signal::SIGTERM);
+    let deadline = Instant::now() + grace;
+    let mut pause = Duration::from_millis(10);
+    while Instant::now() < deadline && group_lives(pid) {
+        let wake = (Instant::now() + pause).min(deadline);
+        pause = (pause * 2).min(Duration::from_millis(200));
+        let [out, err] = channels;
+        // A process that waits for its output to be read must be able to end.
+        tokio::select! {
+            _ = signals.recv() => {}
+            () = sleep_until(wake) => {}
+            () = out.read(), if out.is_open() => {}
+            () = err.read(), if err.is_open() => {}
+        }
+    }
+    let _ = killpg(pid, Signal::SIGKILL);
+}
+
+/// Whether a process of the group is alive, the unreaped leader not counted.
+#[cfg(target_os = "linux")]
+fn group_lives(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
+    processes.flatten().any(|entry| {
+        let is_process = entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
+        if !is_process {
+            return false;
+        }
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { return false };
+        // The name in parentheses may hold anything: count from its end. State, parent, group follow.
+        let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+        let mut fields = rest.split_ascii_whitespace();
+        let (state, member) = (fields.next(), fields.nth(1));
+        !matches!(state, Some("Z" | "X")) && member.and_then(|g| g.parse().ok()) == Some(group.as_raw())
+    })
+}
+
+/// Elsewhere nobody tells: the whole grace is waited for.
+#[cfg(not(target_os = "linux"))]
+fn group_lives(_group: Pid) -> bool {
+    true
+}
+
+/// One output channel of a process.
+struct Channel {
+    pipe: Option<pipe::Receiver>,
+    collector: Collector,
+}
+
+/// As much as a pipe holds.
+const READ: usize = 65_536;
+
+/// Most that is read after the end: more than any pipe holds, so that a child that goes on writing cannot keep us.
+const LAST_READS: usize = 32;
+
+impl Channel {
+    fn new(pipe: Option<OwnedFd>, limit: usize) -> Channel {
+        // It is a pipe, made a moment ago; without a reader the output is lost, not the job.
+        let pipe = pipe.and_then(|fd| pipe::Receiver::from_owned_fd(fd).ok());
+        Channel { pipe, collector: Collector::new(limit) }
+    }
+
+    fn is_open(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    /// Waits for more and takes it. Cancel-safe: nothing is taken before it is there.
+    async fn read(&mut self) {
+        if let Some(pipe) = &self.pipe {
+            if pipe.readable().await.is_err() {
+                self.pipe = None;
+            }
+        }
+        self.take(1);
+    }
+
+    /// Takes what is there.
+    fn drain(&mut self) {
+        self.take(LAST_READS);
+    }
+
+    fn take(&mut self, times: usize) {
+        let Some(pipe) = &self.pipe else { return };
+        let mut buffer = vec![0; READ];
+        for _ in 0..times {
+            match pipe.try_read(&mut buffer) {
+                Ok(0) => return self.pipe = None,
+                Ok(read) => self.collector.push(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.pipe = None,
+            }
+        }
+    }
+
+    fn finish(self) -> Captured {
+        self.collector.finish()
+    }
+}
+
+/// Gives memory back after something big, such as a TLS handshake: an agent idles for weeks.
+pub(crate) fn trim_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim has no preconditions; it only returns free pages to the system.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
