@@ -172,7 +172,13 @@ impl NodeConfig {
     pub fn session_key(&self, key: &SigningKey) -> Result<SessionKey> {
         let bytes = unwrap_session_key(&self.encoded_session_key, key)?;
         <[u8; 32]>::try_from(bytes.as_slice()).map(SessionKey).map_err(|_| {
-            Error::new(ErrorCode::InvalidKey, format!("a session key of {} bytes, expected 32", bytes.len()))
+            Error::new(
+                ErrorCode::InvalidKey,
+                format!(
+                    "a session key of {} bytes, expected 32; was it made for another client key?",
+                    bytes.len()
+                ),
+            )
         })
     }
 }
