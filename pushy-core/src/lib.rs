@@ -24,6 +24,7 @@ mod json;
 pub mod message;
 pub mod node;
 pub mod node_config;
+pub mod present;
 #[cfg(feature = "ruby-config")]
 pub mod ruby_config;
 pub mod server;
