@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pushy_core::server::CurveKey;
+use pushy_core::curve_key::CurveKey;
 use pushy_core::time::Millis;
 use pushy_core::zmtp::{CurveSecret, Event, Limits, Peer, Refusal, Role};
 use rand_chacha::ChaCha8Rng;
@@ -59,22 +59,72 @@ pub(crate) fn feed(peer: &mut Peer, mut bytes: &[u8]) -> Result<Vec<Event>, Refu
     Ok(events)
 }
 
-/// Lets two peers talk until both are silent; what each sent, and all events.
-pub(crate) fn converse(
-    server: &mut Peer,
-    client: &mut Peer,
-) -> Result<(Vec<u8>, Vec<u8>, Vec<Event>), Refusal> {
-    let (mut ups, mut downs, mut events) = (Vec::new(), Vec::new(), Vec::new());
+/// What two peers said until both were silent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Talk {
+    pub(crate) up: Vec<u8>,
+    pub(crate) down: Vec<u8>,
+}
+
+/// Lets two peers talk until both are silent.
+pub(crate) fn converse(server: &mut Peer, client: &mut Peer) -> Result<Talk, Refusal> {
+    let mut talk = Talk { up: Vec::new(), down: Vec::new() };
     loop {
         let (up, down) = (output(client), output(server));
         if up.is_empty() && down.is_empty() {
-            return Ok((ups, downs, events));
+            return Ok(talk);
         }
-        events.extend(feed(server, &up)?);
-        events.extend(feed(client, &down)?);
-        ups.extend(up);
-        downs.extend(down);
+        feed(server, &up)?;
+        feed(client, &down)?;
+        talk.up.extend(up);
+        talk.down.extend(down);
     }
+}
+
+/// Brings a handshake to where the server waits for `accept`; the key it reports.
+pub(crate) fn until_judged(server: &mut Peer, client: &mut Peer) -> CurveKey {
+    loop {
+        let (up, down) = (output(client), output(server));
+        let mut bytes = &up[..];
+        if let Some(Event::Authenticate { key }) = server.receive(START, &mut bytes).expect("it fits") {
+            return key;
+        }
+        feed(client, &down).expect("it fits");
+    }
+}
+
+/// The frames HELLO, WELCOME, INITIATE and READY of [`router`] and [`dealer`].
+pub(crate) fn steps() -> [Vec<u8>; 4] {
+    let talk = converse(&mut router(), &mut dealer()).expect("our own ends understand each other");
+    let (hello, initiate) = talk.up[64..].split_at(202);
+    let (welcome, ready) = talk.down[64..].split_at(170);
+    [hello, welcome, initiate, ready].map(<[u8]>::to_vec)
+}
+
+/// Goes through the first steps of [`steps`] and then hands in `frame` as the next.
+pub(crate) fn replay(steps: &[Vec<u8>], frame: &[u8]) -> Result<Vec<Event>, Refusal> {
+    let (mut server, mut client) = (router(), dealer());
+    feed(&mut server, &output(&mut client)).expect("a greeting");
+    feed(&mut client, &output(&mut server)).expect("a greeting");
+    let mut ends = [server, client];
+    for (i, step) in steps.iter().enumerate() {
+        feed(&mut ends[i % 2], step).expect("as recorded");
+    }
+    feed(&mut ends[steps.len() % 2], frame)
+}
+
+/// A command in its frame.
+pub(crate) fn command(body: &[u8]) -> Vec<u8> {
+    let head = match u8::try_from(body.len()) {
+        Ok(short) => vec![4, short],
+        Err(_) => [&[6][..], &(body.len() as u64).to_be_bytes()].concat(),
+    };
+    [&head, body].concat()
+}
+
+/// The body of a frame.
+pub(crate) fn body_of(frame: &[u8]) -> &[u8] {
+    &frame[if frame[0] & 2 == 0 { 2 } else { 9 }..]
 }
 
 /// Server and client of the command port, past their handshake.
@@ -95,4 +145,15 @@ fn open(mut server: Peer, mut client: Peer) -> (Peer, Peer) {
 
 pub(crate) fn message(header: &[u8], body: &[u8]) -> Event {
     Event::Message { header: header.to_vec(), body: body.to_vec() }
+}
+
+/// A publisher whose peer has not subscribed yet.
+pub(crate) fn unsubscribed() -> Peer {
+    let (mut server, mut client) = (peer(Role::Publisher, 21), peer(Role::Subscriber, 22));
+    feed(&mut client, &output(&mut server)).expect("a greeting");
+    // Its greeting and READY: the subscription waits for ours.
+    feed(&mut server, &output(&mut client)).expect("a READY");
+    output(&mut server);
+    assert!(server.is_open() && !server.is_subscribed());
+    server
 }

@@ -1,4 +1,7 @@
-//! The ZMTP peer: the rules of decision 12, recorded handshakes cut and bent in every way, and nonsense.
+//! The ZMTP peer: the rules of decision 12, and recorded handshakes cut and bent in every way. Nonsense of all kinds is
+//! the business of `tests/zmtp_fuzz`.
 
 mod ends;
+mod forger;
+mod recorded;
 mod rules;
