@@ -40,7 +40,12 @@ fn named(name: &str) -> Option<&'static str> {
 }
 
 /// `\p{Name}` or `\P{Name}`, after its letter; what comes back stands inside brackets.
-pub(super) fn property(source: &[char], at: &mut usize, negated: bool) -> Result<String, Stop> {
+pub(super) fn property(
+    source: &[char],
+    at: &mut usize,
+    negated: bool,
+    options: Options,
+) -> Result<String, Stop> {
     let letter = if negated { 'P' } else { 'p' };
     let rest = &source[(*at).min(source.len())..];
     let closed = rest.iter().take(64).position(|c| *c == '}');
@@ -58,6 +63,7 @@ pub(super) fn property(source: &[char], at: &mut usize, negated: bool) -> Result
     }
     let plain: String =
         name.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect();
+    only_without_case(&plain, options)?;
     let members = match (named(&plain), plain.as_str()) {
         (Some(members), _) => members.to_owned(),
         // The property has punctuation alone; the POSIX bracket has nine symbols besides.
@@ -66,6 +72,27 @@ pub(super) fn property(source: &[char], at: &mut usize, negated: bool) -> Result
         (None, _) => format!("\\p{{{plain}}}"),
     };
     Ok(if negated != caret { format!("[^{members}]") } else { members })
+}
+
+/// Under the option `i` Ruby folds the ASCII part of such a class and leaves the rest.
+fn only_without_case(name: &str, options: Options) -> Result<(), Stop> {
+    let case = ["upper", "uppercase", "lower", "lowercase", "titlecase", "ascii", "lu", "ll", "lt"];
+    let letters = ["uppercaseletter", "lowercaseletter", "titlecaseletter"];
+    if options.ignore_case && (case.contains(&name) || letters.contains(&name)) {
+        return refuse(format!("the class {name} is not supported with the option i: write alpha"));
+    }
+    Ok(())
+}
+
+/// A character as a member of a bracket.
+fn push_member(out: &mut String, c: char, options: Options) -> Result<(), Stop> {
+    // Ruby leaves the case of these alone inside brackets, the engine does not.
+    if options.ignore_case && !c.is_ascii() && (c.to_lowercase().ne([c]) || c.to_uppercase().ne([c])) {
+        return refuse(format!(
+            "{c} in a bracket is not supported with the option i: use | or leave out the i"
+        ));
+    }
+    push_literal(out, c, options)
 }
 
 fn hex(digits: &str) -> Result<char, Stop> {
@@ -150,10 +177,16 @@ pub(super) fn escaped_char(source: &[char], at: &mut usize) -> Result<Vec<char>,
 struct Set {
     /// Members whose case does not count under the option `i`.
     items: String,
-    /// ASCII classes, which Ruby never folds across the border of ASCII; apart from `items` only under `i`.
+    /// Classes, whose members Ruby leaves as they are; apart from `items` only under `i`.
     unfolded: String,
     negated: bool,
     intersects: bool,
+}
+
+impl Set {
+    fn class(&mut self, members: &str, options: Options) {
+        if options.ignore_case { &mut self.unfolded } else { &mut self.items }.push_str(members);
+    }
 }
 
 /// What a member was, for deciding what a `-` after it means.
@@ -161,7 +194,10 @@ struct Set {
 enum Last {
     Nothing,
     Char(char),
-    Other,
+    /// A range, after which a `-` is itself.
+    Range,
+    /// A class or an inner bracket.
+    Class,
 }
 
 /// A bracket expression after its `[`, as a pattern of its own.
@@ -172,7 +208,7 @@ pub(super) fn bracket(source: &[char], at: &mut usize, options: Options) -> Resu
         return Ok(format!("[{caret}{}]", set.items));
     }
     if set.intersects {
-        return refuse("&& beside \\w and its like is not supported with the option i");
+        return refuse("&& beside classes is not supported with the option i");
     }
     let mut either = format!("(?-i:[{}])", set.unfolded);
     if !set.items.is_empty() {
@@ -202,20 +238,18 @@ fn read_set(source: &[char], at: &mut usize, options: Options, depth: usize) -> 
             ']' if last == Last::Nothing => return refuse("&& in a bracket has nothing after it"),
             ']' => return Ok(set),
             '[' => {
-                match posix(source, at)? {
-                    Some(members) => set.items.push_str(&members),
+                match posix(source, at, options)? {
+                    Some(members) => set.class(&members, options),
                     None => {
                         let inner = read_set(source, at, options, depth + 1)?;
                         if !inner.unfolded.is_empty() {
-                            return refuse(
-                                "\\w and its like in an inner bracket are not supported with the option i",
-                            );
+                            return refuse("classes in an inner bracket are not supported with the option i");
                         }
                         let caret = if inner.negated { "^" } else { "" };
                         set.items.push_str(&format!("[{caret}{}]", inner.items));
                     }
                 }
-                last = Last::Other;
+                last = Last::Class;
             }
             '&' if next == Some('&') => {
                 if last == Last::Nothing {
@@ -234,25 +268,28 @@ fn read_set(source: &[char], at: &mut usize, options: Options, depth: usize) -> 
                     }
                     if options.ignore_case {
                         for c in low..=high {
-                            push_literal(&mut String::new(), c, options)?;
+                            push_member(&mut String::new(), c, options)?;
                         }
                     }
                     set.items.push('-');
-                    push_literal(&mut set.items, high, options)?;
-                    last = Last::Other;
+                    push_member(&mut set.items, high, options)?;
+                    last = Last::Range;
+                }
+                Last::Class if next != Some(']') => {
+                    return refuse("a - after a class in a bracket can be read in two ways: write \\-");
                 }
                 _ if next == Some('-') || next == Some('[') => {
                     return refuse("a - in a bracket can be read in two ways: write \\-");
                 }
                 _ => {
-                    push_literal(&mut set.items, '-', options)?;
-                    // At the start it may begin a range; after a class or range it is itself alone.
-                    last = if last == Last::Nothing { Last::Char('-') } else { Last::Other };
+                    push_member(&mut set.items, '-', options)?;
+                    // At the start it may begin a range; after a range it is itself alone.
+                    last = if last == Last::Nothing { Last::Char('-') } else { Last::Range };
                 }
             },
             '\\' => last = escape_in_set(source, at, options, &mut set)?,
             c => {
-                push_literal(&mut set.items, c, options)?;
+                push_member(&mut set.items, c, options)?;
                 last = Last::Char(c);
             }
         }
@@ -263,25 +300,24 @@ fn escape_in_set(source: &[char], at: &mut usize, options: Options, set: &mut Se
     match source.get(*at).copied() {
         Some(c @ ('w' | 'W' | 'd' | 'D' | 's' | 'S' | 'h' | 'H')) => {
             *at += 1;
-            let target = if options.ignore_case { &mut set.unfolded } else { &mut set.items };
-            target.push_str(ascii(c));
-            Ok(Last::Other)
+            set.class(ascii(c), options);
+            Ok(Last::Class)
         }
         Some(c @ ('p' | 'P')) => {
             *at += 1;
-            let members = property(source, at, c == 'P')?;
-            set.items.push_str(&members);
-            Ok(Last::Other)
+            let members = property(source, at, c == 'P', options)?;
+            set.class(&members, options);
+            Ok(Last::Class)
         }
         Some('b') => {
             *at += 1;
-            push_literal(&mut set.items, '\u{8}', options)?;
+            push_member(&mut set.items, '\u{8}', options)?;
             Ok(Last::Char('\u{8}'))
         }
         _ => {
             let mut last = Last::Nothing;
             for c in escaped_char(source, at)? {
-                push_literal(&mut set.items, c, options)?;
+                push_member(&mut set.items, c, options)?;
                 last = Last::Char(c);
             }
             Ok(last)
@@ -309,7 +345,7 @@ fn range_end(source: &[char], at: &mut usize) -> Result<char, Stop> {
 }
 
 /// `[:name:]` after its first bracket; `None` when it is an ordinary inner bracket.
-fn posix(source: &[char], at: &mut usize) -> Result<Option<String>, Stop> {
+fn posix(source: &[char], at: &mut usize, options: Options) -> Result<Option<String>, Stop> {
     let rest = &source[(*at).min(source.len())..];
     if rest.first() != Some(&':') {
         return Ok(None);
@@ -322,6 +358,7 @@ fn posix(source: &[char], at: &mut usize) -> Result<Option<String>, Stop> {
         Some(plain) => (true, plain),
         None => (false, name.as_str()),
     };
+    only_without_case(plain, options)?;
     let members = match (named(plain), plain) {
         (Some(members), _) => members,
         (None, "punct") => r"\p{P}$+<=>\^`|\x{7e}",

@@ -57,6 +57,44 @@ struct Frame {
     look: bool,
     /// Opened by an isolated `(?i)`: closed with the group around it.
     implied: bool,
+    /// How many groups there were before it.
+    groups: usize,
+    /// What was known of the group around it.
+    outer_extent: Extent,
+}
+
+/// Whether what has been read of a group can match nothing.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    /// Some alternative before this one can.
+    alternative: bool,
+    /// This alternative can, up to the last atom.
+    before: bool,
+    /// The last atom can.
+    atom: bool,
+    /// The last atom holds captures.
+    captures: bool,
+}
+
+impl Extent {
+    const NEW: Extent = Extent { alternative: false, before: true, atom: true, captures: false };
+
+    fn next_atom(&mut self, empty: bool, captures: bool) {
+        self.before &= self.atom;
+        self.atom = empty;
+        self.captures = captures;
+    }
+
+    fn next_alternative(&mut self) {
+        self.alternative = self.can_be_empty();
+        self.before = true;
+        self.atom = true;
+        self.captures = false;
+    }
+
+    fn can_be_empty(self) -> bool {
+        self.alternative || (self.before && self.atom)
+    }
 }
 
 /// Rewrites `regexp`; with `whole`, so that it matches whole texts only.
@@ -98,6 +136,7 @@ struct Translator {
     frames: Vec<Frame>,
     /// Where in the output the thing begins that a quantifier would apply to.
     atom: Option<usize>,
+    extent: Extent,
     groups: usize,
     closed: Vec<bool>,
     names: Vec<(String, usize)>,
@@ -123,6 +162,7 @@ impl Translator {
             },
             frames: Vec::new(),
             atom: None,
+            extent: Extent::NEW,
             groups: 0,
             closed: vec![true],
             names: Vec::new(),
@@ -146,6 +186,7 @@ impl Translator {
                 '|' => {
                     self.top_alternatives |= self.at_top();
                     self.out.push('|');
+                    self.extent.next_alternative();
                     self.atom = None;
                 }
                 '.' => {
@@ -228,7 +269,7 @@ impl Translator {
 
     /// Writes something that matches one character of several.
     fn choice(&mut self, one: &str) {
-        self.atom = Some(self.out.len());
+        self.begin_atom(false);
         self.out.push_str(one);
         if !self.frames.iter().any(|frame| frame.look) {
             let groups = self.frames.iter().filter_map(|frame| frame.capture).collect();
@@ -236,8 +277,13 @@ impl Translator {
         }
     }
 
-    fn literal(&mut self, c: char) -> Result<(), Stop> {
+    fn begin_atom(&mut self, empty: bool) {
         self.atom = Some(self.out.len());
+        self.extent.next_atom(empty, false);
+    }
+
+    fn literal(&mut self, c: char) -> Result<(), Stop> {
+        self.begin_atom(false);
         push_literal(&mut self.out, c, self.options)
     }
 
@@ -261,8 +307,10 @@ impl Translator {
                 self.choice(&one);
             }
             'p' | 'P' => {
-                let property = charclass::property(&self.source, &mut self.at, c == 'P')?;
-                self.choice(&format!("[{property}]"));
+                let property = charclass::property(&self.source, &mut self.at, c == 'P', self.options)?;
+                // Ruby leaves the case of its members alone, as above.
+                let fold = if self.options.ignore_case { "-i" } else { "" };
+                self.choice(&format!("(?{fold}:[{property}])"));
             }
             '1'..='9' => {
                 let mut number = String::from(c);
@@ -270,12 +318,21 @@ impl Translator {
                     number.push(*digit);
                     self.at += 1;
                 }
+                let count: usize = number.parse().unwrap_or(usize::MAX);
+                if count > 9 && count > self.groups {
+                    // No such group: an octal code.
+                    self.at -= number.len();
+                    for c in charclass::escaped_char(&self.source, &mut self.at)? {
+                        self.literal(c)?;
+                    }
+                    return Ok(());
+                }
                 if self.named {
                     return refuse(format!(
                         "\\{number} refers to a group by number beside named groups: use \\k<name>"
                     ));
                 }
-                self.reference(number.parse().unwrap_or(usize::MAX), &format!("\\{number}"))?;
+                self.reference(count, &format!("\\{number}"))?;
             }
             'k' => {
                 let name = self.group_name('k')?;
@@ -322,7 +379,7 @@ impl Translator {
         if !self.closed.get(number).copied().unwrap_or(false) || number == 0 {
             return refuse(format!("{written} refers to no group that ends before it"));
         }
-        self.atom = Some(self.out.len());
+        self.begin_atom(true);
         self.out.push_str(&format!("(?:\\{number})"));
         Ok(())
     }
@@ -332,7 +389,15 @@ impl Translator {
             return refuse(format!("its groups nest deeper than {MAX_DEPTH}"));
         }
         let start = self.out.len();
-        let mut frame = Frame { outer: self.options, start, capture: None, look: false, implied: false };
+        let mut frame = Frame {
+            outer: self.options,
+            start,
+            capture: None,
+            look: false,
+            implied: false,
+            groups: self.groups,
+            outer_extent: self.extent,
+        };
         if self.source.get(self.at) != Some(&'?') {
             if self.named {
                 self.out.push_str("(?:");
@@ -366,6 +431,7 @@ impl Translator {
 
     fn push(&mut self, frame: Frame) -> Result<(), Stop> {
         self.frames.push(frame);
+        self.extent = Extent::NEW;
         self.atom = None;
         Ok(())
     }
@@ -450,6 +516,9 @@ impl Translator {
         if let Some(frame) = self.frames.pop() {
             self.out.push(')');
             self.options = frame.outer;
+            let empty = frame.look || self.extent.can_be_empty();
+            self.extent = frame.outer_extent;
+            self.extent.next_atom(empty, self.groups > frame.groups);
             self.atom = (!frame.look && !frame.implied).then_some(frame.start);
             if let Some(number) = frame.capture {
                 self.closed[number] = true;
@@ -510,6 +579,14 @@ impl Translator {
     /// Applies a quantifier to the last atom; with `suffixes`, its lazy or possessive mark too.
     fn quantify(&mut self, text: &str, suffixes: bool) -> Result<(), Stop> {
         let Some(start) = self.atom else { return refuse(format!("{text} has nothing to repeat")) };
+        if self.extent.atom && self.extent.captures && text != "?" {
+            return refuse(format!(
+                "{text} repeats a group that can match nothing, which leaves open what it captures: write (?:…)"
+            ));
+        }
+        if text == "*" || text == "?" || text.starts_with("{0") {
+            self.extent.atom = true;
+        }
         // Wrapped, so that a quantifier of a quantifier is not taken for its lazy or possessive mark.
         self.out.insert_str(start, "(?:");
         self.out.push(')');
