@@ -2,3 +2,5 @@
 
 mod jobs;
 mod lab;
+mod nodes;
+mod resync;
