@@ -1,6 +1,6 @@
 //! The program's arguments, and what each command does with them.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -206,33 +206,36 @@ enum GroupVerb {
 }
 
 impl Cli {
-    /// Carries the command out. Results go to standard output.
+    /// Carries the command out and writes its results to `out`.
     ///
     /// # Errors
     /// What the command says.
-    pub async fn execute(self) -> Result<()> {
+    pub async fn execute(self, out: &mut dyn Write) -> Result<()> {
         let Cli { dir, org, command } = self;
         match command {
-            Verb::Init(args) => make(args, org).await,
+            Verb::Init(args) => make(out, args, org).await,
             Verb::Run(args) => {
                 let dir = args.dir.clone().unwrap_or(dir);
-                run(&dir, &args).await
+                run(out, &dir, &args).await
             }
-            Verb::Status { dir: given } => status(&given.unwrap_or(dir)).await,
-            Verb::Org(verb) => org_verb(&dir, org, verb).await,
-            Verb::User(verb) => user_verb(&dir, org, verb).await,
-            Verb::Node(verb) => node_verb(&dir, org, verb).await,
-            Verb::Group(verb) => group_verb(&dir, org, verb).await,
+            Verb::Status { dir: given } => status(out, &given.unwrap_or(dir)).await,
+            Verb::Org(verb) => org_verb(out, &dir, org, verb).await,
+            Verb::User(verb) => user_verb(out, &dir, org, verb).await,
+            Verb::Node(verb) => node_verb(out, &dir, org, verb).await,
+            Verb::Group(verb) => group_verb(out, &dir, org, verb).await,
         }
     }
 }
 
-/// A line on standard output; a reader that has gone away is no failure.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+/// Where results go.
+type Out<'a> = &'a mut dyn Write;
+
+/// One line of the result; a reader that has gone away is no failure.
+fn say(out: Out<'_>, line: impl std::fmt::Display) {
+    let _ = writeln!(out, "{line}");
 }
 
-async fn make(args: InitArgs, org: Option<String>) -> Result<()> {
+async fn make(out: Out<'_>, args: InitArgs, org: Option<String>) -> Result<()> {
     let free = if args.free_ports { Some(free_ports()?) } else { None };
     let port = |i: usize| free.map(|ports| SocketAddr::from(([127, 0, 0, 1], ports[i])));
     let mut settings = Vec::new();
@@ -247,10 +250,10 @@ async fn make(args: InitArgs, org: Option<String>) -> Result<()> {
     let wanted = Init { org: org.unwrap_or_else(|| "acme".into()), admin: args.admin, settings };
     let knife = init::init(&dir, &wanted).await?;
     let d = dir.display();
-    say(format_args!("Made a push server for organization '{}' in {d}.", wanted.org));
-    say(format_args!("  start it:    pushy-server run {d}"));
-    say(format_args!("  add a node:  pushy-server -d {d} node add NAME"));
-    say(format_args!("  ask it:      knife node status -c {}", knife.display()));
+    say(out, format_args!("Made a push server for organization '{}' in {d}.", wanted.org));
+    say(out, format_args!("  start it:    pushy-server run {d}"));
+    say(out, format_args!("  add a node:  pushy-server -d {d} node add NAME"));
+    say(out, format_args!("  ask it:      knife node status -c {}", knife.display()));
     Ok(())
 }
 
@@ -269,7 +272,7 @@ fn free_ports() -> Result<[u16; 3]> {
     Err(Error::new(ErrorCode::Io, "found no free ports on 127.0.0.1; name some with --api-listen and so on"))
 }
 
-async fn run(dir: &Path, args: &RunArgs) -> Result<()> {
+async fn run(out: Out<'_>, dir: &Path, args: &RunArgs) -> Result<()> {
     let config = Config::load(dir)?;
     let log = tracing_subscriber::fmt().with_max_level(args.log_level).with_writer(std::io::stderr);
     match args.log_format {
@@ -278,15 +281,20 @@ async fn run(dir: &Path, args: &RunArgs) -> Result<()> {
     }
     crate::broker::raise_descriptor_limit();
     let shutdown = stop_signal()?;
+    // Before the ports, so that a second server in the directory hears the true reason.
+    drop(files::DirLock::take(dir)?);
     let listeners = Listeners::bind(&config)?;
     let ready = |about: &Value| {
         let text = |name: &str| about[name].as_str().unwrap_or_default().to_owned();
-        say(format_args!(
-            "ready api={} heartbeat={} command={}",
-            text("api_url"),
-            text("heartbeat_addr"),
-            text("command_addr")
-        ));
+        say(
+            out,
+            format_args!(
+                "ready api={} heartbeat={} command={}",
+                text("api_url"),
+                text("heartbeat_addr"),
+                text("command_addr")
+            ),
+        );
     };
     crate::run(config, listeners, ready, shutdown).await
 }
@@ -343,7 +351,7 @@ async fn target(dir: &Path, org: &Option<String>) -> Result<Target> {
     Ok(Target { api_url: text("api_url"), org: text("org") })
 }
 
-async fn status(dir: &Path) -> Result<()> {
+async fn status(out: Out<'_>, dir: &Path) -> Result<()> {
     let about = match ask(dir, &Command::Status).await? {
         Some(about) => about,
         None => {
@@ -373,12 +381,12 @@ async fn status(dir: &Path) -> Result<()> {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        say(format_args!("{label:<13}{value}"));
+        say(out, format_args!("{label:<13}{value}"));
     }
     Ok(())
 }
 
-async fn org_verb(dir: &Path, org: Option<String>, verb: OrgVerb) -> Result<()> {
+async fn org_verb(out: Out<'_>, dir: &Path, org: Option<String>, verb: OrgVerb) -> Result<()> {
     let answer = operate(
         dir,
         match verb {
@@ -392,7 +400,10 @@ async fn org_verb(dir: &Path, org: Option<String>, verb: OrgVerb) -> Result<()> 
     .await?;
     for org in answer.as_array().into_iter().flatten() {
         let text = |name: &str| org[name].as_str().unwrap_or_default();
-        say(format_args!("{}\t{}\t{} users\t{} nodes", text("name"), text("id"), org["users"], org["nodes"]));
+        say(
+            out,
+            format_args!("{}\t{}\t{} users\t{} nodes", text("name"), text("id"), org["users"], org["nodes"]),
+        );
     }
     Ok(())
 }
@@ -412,15 +423,15 @@ fn new_key(name: &str, public: Option<&Path>) -> Result<(NewKey, Option<String>)
     Ok((NewKey { name: name.to_owned(), public_key }, private))
 }
 
-async fn user_verb(dir: &Path, org: Option<String>, verb: UserVerb) -> Result<()> {
+async fn user_verb(out: Out<'_>, dir: &Path, org: Option<String>, verb: UserVerb) -> Result<()> {
     match verb {
         UserVerb::Add { name, admin, keys } => {
             let target = target(dir, &org).await?;
-            let out = keys.out.unwrap_or_else(|| dir.join("users")).join(&name);
-            handover::must_be_new(&out)?;
+            let folder = keys.out.unwrap_or_else(|| dir.join("users")).join(&name);
+            handover::must_be_new(&folder)?;
             let (user, private) = new_key(&name, keys.public_key.as_deref())?;
             operate(dir, Command::UserAdd { org, user, admin }).await?;
-            say(handover::write_user(&out, &name, private.as_deref(), &target)?.display());
+            say(out, handover::write_user(&folder, &name, private.as_deref(), &target)?.display());
         }
         UserVerb::Remove { names } => {
             for name in names {
@@ -430,9 +441,9 @@ async fn user_verb(dir: &Path, org: Option<String>, verb: UserVerb) -> Result<()
         UserVerb::Rekey { name, keys } => {
             let target = target(dir, &org).await?;
             let (user, private) = new_key(&name, keys.public_key.as_deref())?;
-            let out = keys.out.unwrap_or_else(|| dir.join("users")).join(&name);
+            let folder = keys.out.unwrap_or_else(|| dir.join("users")).join(&name);
             operate(dir, Command::UserRekey { user }).await?;
-            say(handover::write_user(&out, &name, private.as_deref(), &target)?.display());
+            say(out, handover::write_user(&folder, &name, private.as_deref(), &target)?.display());
         }
         UserVerb::List => {
             let users = operate(dir, Command::UserList).await?;
@@ -442,7 +453,7 @@ async fn user_verb(dir: &Path, org: Option<String>, verb: UserVerb) -> Result<()
                     format!("{}{admin}", org["name"].as_str().unwrap_or_default())
                 });
                 let orgs: Vec<String> = orgs.collect();
-                say(format_args!("{}\t{}", user["name"].as_str().unwrap_or_default(), orgs.join(", ")));
+                say(out, format_args!("{}\t{}", user["name"].as_str().unwrap_or_default(), orgs.join(", ")));
             }
         }
     }
@@ -474,7 +485,7 @@ fn expand(names: Vec<String>) -> Result<Vec<String>> {
     Ok(all)
 }
 
-async fn node_verb(dir: &Path, org: Option<String>, verb: NodeVerb) -> Result<()> {
+async fn node_verb(out: Out<'_>, dir: &Path, org: Option<String>, verb: NodeVerb) -> Result<()> {
     match verb {
         NodeVerb::Add { names, keys } => {
             let names = expand(names)?;
@@ -482,17 +493,20 @@ async fn node_verb(dir: &Path, org: Option<String>, verb: NodeVerb) -> Result<()
                 return Err(Error::new(ErrorCode::InvalidArgument, "--public-key goes with one name"));
             }
             let target = target(dir, &org).await?;
-            let out = keys.out.unwrap_or_else(|| dir.join("nodes"));
+            let folder = keys.out.unwrap_or_else(|| dir.join("nodes"));
             let (mut nodes, mut privates) = (Vec::new(), Vec::new());
             for name in &names {
-                handover::must_be_new(&out.join(name))?;
+                handover::must_be_new(&folder.join(name))?;
                 let (node, private) = new_key(name, keys.public_key.as_deref())?;
                 nodes.push(node);
                 privates.push(private);
             }
             operate(dir, Command::NodeAdd { org, nodes }).await?;
             for (name, private) in names.iter().zip(privates) {
-                say(handover::write_node(&out.join(name), name, private.as_deref(), &target)?.display());
+                say(
+                    out,
+                    handover::write_node(&folder.join(name), name, private.as_deref(), &target)?.display(),
+                );
             }
         }
         NodeVerb::Remove { names } => {
@@ -501,29 +515,31 @@ async fn node_verb(dir: &Path, org: Option<String>, verb: NodeVerb) -> Result<()
         NodeVerb::Rekey { name, keys } => {
             let target = target(dir, &org).await?;
             let (node, private) = new_key(&name, keys.public_key.as_deref())?;
-            let out = keys.out.unwrap_or_else(|| dir.join("nodes")).join(&name);
+            let folder = keys.out.unwrap_or_else(|| dir.join("nodes")).join(&name);
             operate(dir, Command::NodeRekey { org, node }).await?;
-            let key = out.join("client.pem");
+            let key = folder.join("client.pem");
             match private {
                 // A configuration that the operator may have filled in stays.
-                Some(private) if out.join("push-jobs-client.rb").exists() => {
+                Some(private) if folder.join("push-jobs-client.rb").exists() => {
                     files::write(&key, &private, true)?;
-                    say(key.display());
+                    say(out, key.display());
                 }
-                private => say(handover::write_node(&out, &name, private.as_deref(), &target)?.display()),
+                private => {
+                    say(out, handover::write_node(&folder, &name, private.as_deref(), &target)?.display())
+                }
             }
         }
         NodeVerb::List => {
             let nodes = operate(dir, Command::NodeList { org }).await?;
             for name in nodes.as_array().into_iter().flatten().filter_map(Value::as_str) {
-                say(name);
+                say(out, name);
             }
         }
     }
     Ok(())
 }
 
-async fn group_verb(dir: &Path, org: Option<String>, verb: GroupVerb) -> Result<()> {
+async fn group_verb(out: Out<'_>, dir: &Path, org: Option<String>, verb: GroupVerb) -> Result<()> {
     let command = match verb {
         GroupVerb::Add { group } => Command::GroupAdd { org, group },
         GroupVerb::Remove { group } => Command::GroupRemove { org, group },
@@ -542,7 +558,7 @@ async fn group_verb(dir: &Path, org: Option<String>, verb: GroupVerb) -> Result<
             format!("{} {}", text("kind"), text("name"))
         });
         let members: Vec<String> = members.collect();
-        say(format_args!("{}\t{}", group["name"].as_str().unwrap_or_default(), members.join(", ")));
+        say(out, format_args!("{}\t{}", group["name"].as_str().unwrap_or_default(), members.join(", ")));
     }
     Ok(())
 }

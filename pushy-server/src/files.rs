@@ -54,6 +54,17 @@ pub(crate) struct DirLock {
 }
 
 impl DirLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// When another program has it, or the lock file cannot be made.
+    pub(crate) fn take(dir: &Path) -> Result<DirLock> {
+        DirLock::try_take(dir)?.ok_or_else(|| {
+            let text = format!("{}: another pushy-server works in this directory", dir.display());
+            Error::new(ErrorCode::InvalidState, text)
+        })
+    }
+
     /// Takes the lock; `None`: another program has it.
     ///
     /// # Errors

@@ -102,12 +102,7 @@ pub async fn run(
     let answers = handle.clone();
     let on_saved = Box::new(move |saved| answers.post(Event::Saved(saved)));
     let path = config.dir.join(DATABASE);
-    let Some(_lock) = files::DirLock::try_take(&config.dir)? else {
-        return Err(Error::new(
-            ErrorCode::InvalidState,
-            format!("{}: another pushy-server works in this directory", config.dir.display()),
-        ));
-    };
+    let _lock = files::DirLock::take(&config.dir)?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path, store::Options::default(), on_saved)?);
     let result = run_with(config, listeners, Arc::clone(&store), (handle, events), ready, shutdown).await;
     store.close();
