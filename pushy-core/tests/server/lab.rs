@@ -486,3 +486,30 @@ pub(crate) fn failed(job: &JobId) -> NodeMessage {
 pub(crate) fn aborted(job: Option<&JobId>) -> NodeMessage {
     NodeMessage::Aborted { job: job.cloned().into() }
 }
+
+/// A server that knows `count` nodes, all connected and available.
+pub(crate) fn fleet(count: usize) -> (Lab, Vec<String>) {
+    let names: Vec<String> = (0..count).map(|n| format!("node-{n:05}")).collect();
+    let session = SessionKey([7; 32]);
+    let bindings = names.iter().map(|name| Binding {
+        node: node_ref(name),
+        org_name: org_name(),
+        key: curve_key(1, name),
+        session: session.clone(),
+        fetched_at: Wall::from_secs(T0),
+        active: true,
+    });
+    let restored = Restored { bindings: bindings.collect(), jobs: Vec::new() };
+    let mut lab = Lab::restored(ServerConfig::default(), restored);
+    for name in &names {
+        lab.add(name);
+        lab.node(name).session = Some(session.clone());
+        assert!(lab.connect(name));
+        lab.outputs.clear();
+    }
+    for name in &names {
+        lab.beat(name, JobState::Idle, None);
+        lab.outputs.clear();
+    }
+    (lab, names)
+}

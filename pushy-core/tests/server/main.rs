@@ -1,5 +1,8 @@
 //! The server machine as a whole: jobs, nodes, bindings, durability, restart, replay, costs.
 
+mod bindings;
+mod costs;
+mod durability;
 mod jobs;
 mod lab;
 mod nodes;
