@@ -4,58 +4,17 @@
 //! A program of its own because it counts allocations. `PUSHY_FUZZ_SEED` repeats a run; a failure prints the
 //! seed and number of its case.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod alloc;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use alloc::{live, peak};
 use pushy_core::time::Millis;
 use pushy_core::zmtp::{CurveSecret, Event, Limits, Peer, Refusal, Role};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-
-/// Counts what this thread holds, and the most it held.
-struct Counting;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    // A thread that ends has no counters any more, and needs none.
-    let _ = LIVE.try_with(|live| {
-        live.set(live.get() + change);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
-    });
-}
-
-// SAFETY: every call is handed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most that `work` held at once beyond what was there before, in bytes.
-fn peak<T>(work: impl FnOnce() -> T) -> (T, isize) {
-    let before = LIVE.get();
-    PEAK.set(before);
-    let value = work();
-    (value, PEAK.get() - before)
-}
 
 const LIMITS: Limits = Limits { max_body: 4096, ping: Some(Millis(500)) };
 /// Decision 12: what an attempt may hold before it is authenticated.
@@ -264,11 +223,11 @@ fn an_idle_connection_holds_little() {
     let secrets = secrets();
     let talks = heard(&secrets);
     for (which, talk) in talks.iter().enumerate() {
-        let before = LIVE.get();
+        let before = live();
         let mut peer = end(which, &secrets);
         feed(&mut peer, talk).expect("as recorded");
         output(&mut peer);
-        let held = LIVE.get() - before + size_of::<Peer>() as isize;
+        let held = live() - before + size_of::<Peer>() as isize;
         println!("end {which}: {held} bytes idle");
         assert!(peer.is_open() && held <= IDLE, "end {which} holds {held} bytes");
     }
