@@ -1,5 +1,7 @@
 //! The server in one process on free ports: REST, operator's commands, store, start and stop.
 
 mod lab;
+mod node;
+mod puppet;
 mod rest;
 mod rest_auth;
