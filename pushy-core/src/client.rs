@@ -449,6 +449,18 @@ impl Client {
     }
 }
 
+impl Drop for Shared {
+    /// A child of a fork leaves its parent's connection alone, also when it ends without having used the client.
+    fn drop(&mut self) {
+        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some((pid, sender)) = idle.take() {
+            if pid != std::process::id() {
+                std::mem::forget(sender);
+            }
+        }
+    }
+}
+
 impl Shared {
     fn tls(&self) -> Result<&SslContext> {
         if let Some(context) = self.tls.get() {

@@ -187,6 +187,21 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    /// Never waits: a name look-up still under way is left behind. In a child of a fork the parent's runtime is left
+    /// alone: closing it here would take the parent's sockets out of the epoll that both share.
+    fn drop(&mut self) {
+        let slot = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some((owner, runtime)) = slot.take() {
+            if owner != std::process::id() {
+                std::mem::forget(runtime);
+            } else if let Some(runtime) = Arc::into_inner(runtime) {
+                runtime.shutdown_background();
+            }
+        }
+    }
+}
+
 /// A call that can be run in slices.
 pub struct Operation<T> {
     // Before the runtime: it is dropped first.
@@ -201,7 +216,8 @@ impl<T> std::fmt::Debug for Operation<T> {
 }
 
 impl<T> Operation<T> {
-    /// Runs for at most `slice`. `None`: not yet done, call again. Do not call again after `Some`.
+    /// Runs for at most `slice`. `None`: not yet done, call again. Do not call again after `Some`, unless it was the
+    /// token that ended it: with another token the call goes on where it was.
     pub fn run_for(&mut self, slice: Duration, cancel: &CancelToken) -> Option<Result<T>> {
         let future = self.future.as_mut();
         self.runtime.block_on(async move {
