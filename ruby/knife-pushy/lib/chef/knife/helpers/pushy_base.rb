@@ -1,0 +1,107 @@
+# frozen_string_literal: true
+
+class Chef
+  class Knife
+    # What the push job commands share: Chef's configuration to a Pushy::Client, the search for nodes, where text
+    # goes, and how failures end. Requests, texts and exit codes are Pushy's; nothing here knows the protocol.
+    #
+    # A command includes this in a module that it puts *before* its class, so that it answers whichever of its file
+    # and the file of the same name in knife-push is loaded last.
+    module PushyBase
+      # The interrupt's exit code in Pushy's table; knife's own handler ends with the same.
+      INTERRUPTED = 2
+
+      private
+
+      # Runs the block with a client; a failure that Pushy reports ends the command with its text and exit code.
+      def with_pushy
+        load_pushy
+        begin
+          yield pushy_client
+        rescue Pushy::Error => e
+          ui.error(e.message)
+          exit(e.exit_code)
+        end
+      end
+
+      def load_pushy
+        require "pushy"
+      rescue LoadError => e
+        ui.fatal("The gem pushy cannot be loaded: #{e.message}")
+        ui.info("Install it into the Ruby that runs knife (#{RbConfig.ruby}), which must be 3.1 or later:")
+        ui.info("  chef gem install pushy      in Chef Workstation")
+        ui.info("  gem install pushy           elsewhere")
+        ui.info("The program `pushy` has the same commands and needs no Ruby.")
+        exit 1
+      end
+
+      def pushy_client
+        Pushy::Client.new(
+          server_url: server_url,
+          user: username,
+          key: chef_setting(:client_key_contents),
+          key_file: chef_setting(:client_key),
+          ssl_verify: chef_setting(:ssl_verify_mode) != :verify_none,
+          ca_file: chef_setting(:ssl_ca_file),
+          ca_path: chef_setting(:ssl_ca_path),
+          trusted_certs_dir: chef_setting(:trusted_certs_dir)
+        )
+      end
+
+      # A setting that not every version of Chef knows.
+      def chef_setting(name)
+        value = Chef::Config[name]
+        value == "" ? nil : value
+      end
+
+      # The names of the nodes that a search finds, from all pages, each once.
+      def search_nodes(query)
+        require "chef/search/query"
+        names = []
+        Chef::Search::Query.new.search(:node, query, filter_result: { name: ["name"] }) do |row|
+          name = row["name"]
+          names << name if name
+        end
+        names.uniq
+      rescue *http_errors => e
+        ui.error("knife search failed: #{search_failure(e)}")
+        exit 100
+      end
+
+      # Net::HTTPServerException was renamed in Ruby 2.6; both names are in use among the versions of Chef.
+      def http_errors
+        require "net/http"
+        renamed = %i[HTTPClientException HTTPServerException].find { |name| Net.const_defined?(name) }
+        [Net::HTTPFatalError, Net.const_get(renamed)]
+      end
+
+      # What the server says about the query, else the status line.
+      def search_failure(error)
+        Array(JSON.parse(error.response.body)["error"]).first || error.message
+      rescue StandardError
+        error.message
+      end
+
+      # A line about what goes on: beside the document for people, apart from it for programs.
+      def progress(text)
+        if ui.interchange?
+          ui.info(text)
+        else
+          ui.msg(text)
+          ui.stdout.flush
+        end
+      end
+
+      def usage_error(text)
+        ui.error(text)
+        show_usage
+        exit 1
+      end
+
+      def value_error(text)
+        ui.error(text)
+        exit 1
+      end
+    end
+  end
+end

@@ -1,0 +1,177 @@
+# frozen_string_literal: true
+
+require "chef/knife" unless defined?(Chef::Knife)
+require_relative "helpers/pushy_base" unless defined?(Chef::Knife::PushyBase)
+
+class Chef
+  class Knife
+    # knife job start: starts a command on nodes and waits for its end.
+    class JobStart < Chef::Knife
+      banner "knife job start COMMAND [NODE ...] (options)"
+
+      # The names are those of knife-push: settings under knife[...] go on working, and both files may be loaded.
+      option :run_timeout,
+             long: "--timeout SECONDS",
+             description: "Seconds that the job may run; the server's default is 3600."
+
+      option :quorum,
+             short: "-q QUORUM",
+             long: "--quorum QUORUM",
+             default: "100%",
+             description: "How many nodes must accept before the job runs: a percentage (50%) or a count (145)."
+
+      option :search,
+             short: "-s QUERY",
+             long: "--search QUERY",
+             description: "Run on the nodes that this search finds."
+
+      option :send_file,
+             long: "--file FILE",
+             description: "File to deliver to the nodes."
+
+      option :capture_output,
+             long: "--capture",
+             boolean: true,
+             default: false,
+             description: "Keep what the command prints; see it with knife job output."
+
+      option :with_env,
+             long: "--with-env JSON",
+             description: "Environment variables, as a JSON object of names and values."
+
+      option :as_user,
+             long: "--as-user USER",
+             description: "Run as this user."
+
+      option :in_dir,
+             long: "--in-dir DIR",
+             description: "Run in this directory."
+
+      option :nowait,
+             short: "-b",
+             long: "--nowait",
+             boolean: true,
+             default: false,
+             description: "Exit once the job is started."
+
+      option :poll_interval,
+             long: "--poll-interval SECONDS",
+             default: 1.0,
+             description: "Longest time between two looks at the job, in seconds."
+
+      option :lenient_exit,
+             long: "--lenient-exit",
+             boolean: true,
+             default: false,
+             description: "Exit as knife-push does: 0 also when nodes refused or were unavailable, else 1."
+
+      prepend(Module.new do
+        include PushyBase
+
+        def run
+          command, *names = name_args
+          usage_error("No job specified.") unless command
+          request = job_request(command, names)
+          poll_interval = number(:poll_interval, "--poll-interval") { |value| Float(value) }
+          with_pushy do |client|
+            id = client.start_job(**request) { |warning| ui.warn(warning) }
+            progress("Started.  Job ID: #{id}")
+            finish_unwatched(id) if config[:nowait]
+            outcome = watch(client, id, poll_interval)
+            output(outcome.job)
+            exit(config[:lenient_exit] ? outcome.lenient_exit_code : outcome.exit_code)
+          end
+        end
+
+        private
+
+        def job_request(command, names)
+          {
+            command: command,
+            nodes: job_nodes(names),
+            quorum: config[:quorum],
+            run_timeout: number(:run_timeout, "--timeout") { |value| Integer(value, *(10 if value.is_a?(String))) },
+            capture: config[:capture_output] ? true : false,
+            env: environment,
+            user: config[:as_user],
+            dir: config[:in_dir],
+            file: file_content
+          }.compact
+        end
+
+        def job_nodes(names)
+          names = search_nodes(config[:search]) if config[:search]
+          return names unless names.empty?
+
+          value_error("No nodes to run job on. Specify nodes as arguments or use -s to specify a search query.")
+        end
+
+        def number(key, option)
+          value = config[key]
+          value.nil? ? nil : yield(value)
+        rescue ArgumentError, TypeError
+          value_error("#{option} must be a number, not #{value.inspect}")
+        end
+
+        def environment
+          return unless config[:with_env]
+
+          # The values may be secrets: the message does not show them.
+          env = begin
+            JSON.parse(config[:with_env])
+          rescue JSON::ParserError
+            value_error("--with-env is not valid JSON")
+          end
+          return env if env.is_a?(Hash) && env.each_value.all?(String)
+
+          value_error("--with-env must be a JSON object whose values are strings")
+        end
+
+        def file_content
+          path = config[:send_file]
+          path && File.binread(path)
+        rescue Errno::ENOENT
+          value_error("#{path} not found")
+        rescue SystemCallError => e
+          value_error("#{path} cannot be read: #{e.message}")
+        end
+
+        def finish_unwatched(id)
+          output({ "id" => id }) if ui.interchange?
+          exit 0
+        end
+
+        def watch(client, id, poll_interval)
+          client.wait(id, poll_interval: poll_interval) { |kind, text| show(kind, text) }
+        rescue Interrupt
+          say_it_goes_on(id)
+          exit INTERRUPTED
+        rescue SystemExit
+          # Ctrl-C where knife's own handler has taken it: it ends the program with 2.
+          say_it_goes_on(id)
+          raise
+        end
+
+        def show(kind, text)
+          case kind
+          when :line then progress(text)
+          when :notice then ui.warn(text)
+          when :dot then dot
+          end
+        end
+
+        # One for each look at the job, for people who watch a terminal.
+        def dot
+          return if ui.interchange? || !ui.stdout.tty?
+
+          ui.stdout.print(".")
+          ui.stdout.flush
+        end
+
+        def say_it_goes_on(id)
+          ui.info("Interrupted. The job goes on; see it with: knife job status #{id}")
+        end
+      end)
+    end
+  end
+end

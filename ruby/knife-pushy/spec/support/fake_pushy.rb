@@ -1,0 +1,62 @@
+# frozen_string_literal: true
+
+# A Pushy that notes what it is asked and answers what the test has prepared.
+module Pushy
+  class Error < StandardError
+    attr_reader :exit_code
+
+    def initialize(message, exit_code)
+      super(message)
+      @exit_code = exit_code
+    end
+  end
+
+  Outcome = Struct.new(:job, :exit_code, :lenient_exit_code)
+
+  class Client
+    class << self
+      # What the last client was made with; what every client answers; what was asked.
+      attr_accessor :settings, :answers, :calls
+
+      def reset
+        self.answers = {}
+        self.calls = []
+      end
+    end
+
+    def initialize(**settings)
+      self.class.settings = settings
+    end
+
+    def start_job(**request)
+      answer(:start_job, **request) { |warning| yield warning }
+    end
+
+    def wait(id, **options, &block)
+      answer(:wait, id, **options, &block)
+    end
+
+    def job(id) = answer(:job, id)
+
+    def jobs = answer(:jobs)
+
+    def output(*args, **options) = answer(:output, *args, **options)
+
+    def node_states = answer(:node_states)
+
+    def node_state(name) = answer(:node_state, name)
+
+    private
+
+    def answer(call, *args, **options, &block)
+      self.class.calls << [call, *args, options]
+      prepared = self.class.answers.fetch(call)
+      prepared = prepared.call(*args, **options, &block) if prepared.respond_to?(:call)
+      raise prepared if prepared.is_a?(Exception)
+
+      prepared
+    end
+  end
+end
+
+$LOADED_FEATURES << "pushy.rb"

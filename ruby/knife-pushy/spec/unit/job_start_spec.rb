@@ -1,0 +1,194 @@
+# frozen_string_literal: true
+
+RSpec.describe Chef::Knife::JobStart do
+  let(:id) { "6e0b432e369904e76de6e95bac99c9e6" }
+  let(:job) { { "id" => id, "status" => "complete" } }
+  let(:outcome) { Pushy::Outcome.new(job, 20, 0) }
+
+  def start(*args, terminal: false, **settings)
+    run_command(described_class, args, settings, terminal: terminal)
+  end
+
+  def request
+    pushy_calls.find { |call| call.first == :start_job }.last
+  end
+
+  before { pushy_answers(start_job: id, wait: outcome) }
+
+  describe "what it asks for" do
+    it "gives the names, the quorum of 100% and no environment when nothing else is said" do
+      start("chef-client", "web1", "web2")
+      expect(request).to eq(command: "chef-client", nodes: %w[web1 web2], quorum: "100%", capture: false)
+    end
+
+    {
+      { quorum: "50%" } => { quorum: "50%" },
+      { run_timeout: "60" } => { run_timeout: 60 },
+      { run_timeout: "010" } => { run_timeout: 10 },
+      { run_timeout: 60 } => { run_timeout: 60 },
+      { capture_output: true } => { capture: true },
+      { with_env: '{"A":"1"}' } => { env: { "A" => "1" } },
+      { with_env: "{}" } => { env: {} },
+      { as_user: "deploy", in_dir: "/srv" } => { user: "deploy", dir: "/srv" },
+      { send_file: File.join(__dir__, "..", "..", ".rspec") } =>
+        { file: "--require spec_helper\n--warnings\n".b }
+    }.each do |settings, part|
+      it "passes #{settings} on" do
+        start("x", "web1", **settings)
+        expect(request).to include(part)
+      end
+    end
+
+    it "connects as Chef's configuration says" do
+      Chef::Config.settings.update(ssl_verify_mode: :verify_none, trusted_certs_dir: "/certs")
+      start("x", "web1")
+      expect(Pushy::Client.settings).to include(
+        server_url: "http://127.0.0.1/organizations/acme", user: "admin", key_file: "/keys/admin.pem",
+        ssl_verify: false, trusted_certs_dir: "/certs"
+      )
+    end
+
+    it "waits at the interval asked for" do
+      start("x", "web1", poll_interval: "0.5")
+      expect(pushy_calls.last).to eq([:wait, id, { poll_interval: 0.5 }])
+    end
+  end
+
+  describe "search" do
+    it "runs on the nodes found, on all pages, each once" do
+      Chef::Search::Query.rows = [{ "name" => "a" }, { "name" => "b" }, { "name" => "a" }, { "name" => nil }]
+      start("x", "ignored", search: "role:web AND name:a b")
+      expect(request[:nodes]).to eq(%w[a b])
+    end
+
+    it "hands the query over as it was typed, and asks for names only" do
+      Chef::Search::Query.rows = [{ "name" => "a" }]
+      start("x", search: "role:web AND name:a b")
+      expect(Chef::Search::Query.asked).to eq([:node, "role:web AND name:a b", { filter_result: { name: ["name"] } }])
+    end
+
+    it "says that nothing was found" do
+      ending = start("x", search: "role:none")
+      expect(ending).to have_attributes(status: 1, stderr: /\AERROR: No nodes to run job on\. Specify nodes/)
+      expect(pushy_calls).to be_empty
+    end
+
+    it "shows what the server says of a bad query" do
+      response = Struct.new(:body).new('{"error":["invalid search query"]}')
+      Chef::Search::Query.failure = Net::HTTPClientException.new("400 Bad Request", response)
+      expect(start("x", search: "((")).to have_attributes(
+        status: 100, stderr: "ERROR: knife search failed: invalid search query\n"
+      )
+    end
+
+    it "shows the status line when there is no such text" do
+      response = Struct.new(:body).new("<html>")
+      Chef::Search::Query.failure = Net::HTTPFatalError.new("502 Bad Gateway", response)
+      expect(start("x", search: "a:b").stderr).to eq("ERROR: knife search failed: 502 Bad Gateway\n")
+    end
+  end
+
+  describe "what it shows" do
+    let(:talk) do
+      lambda do |_id, **, &block|
+        block.call(:dot)
+        block.call(:line, "Running (1/2 in progress) ...")
+        block.call(:notice, "connection refused; asking again")
+        block.call(:dot)
+        block.call(:line, "Complete.")
+        outcome
+      end
+    end
+
+    before { pushy_answers(start_job: id, wait: talk) }
+
+    it "prints lines and the job, without dots where nobody watches" do
+      expect(start("x", "web1")).to have_attributes(
+        stdout: "Started.  Job ID: #{id}\nRunning (1/2 in progress) ...\nComplete.\nid: #{id}\nstatus: complete\n",
+        stderr: "WARNING: connection refused; asking again\n"
+      )
+    end
+
+    it "prints dots on a terminal" do
+      expect(start("x", "web1", terminal: true).stdout)
+        .to start_with("Started.  Job ID: #{id}\n.Running (1/2 in progress) ...\n.Complete.\n")
+    end
+
+    %w[json yaml].each do |format|
+      it "leaves nothing but the document on stdout for #{format}" do
+        ending = start("x", "web1", format: format, terminal: true)
+        expect(YAML.safe_load(ending.stdout)).to eq(job)
+        expect(ending.stderr).to eq(<<~TEXT)
+          Started.  Job ID: #{id}
+          Running (1/2 in progress) ...
+          WARNING: connection refused; asking again
+          Complete.
+        TEXT
+      end
+    end
+
+    it "passes a warning about the server on" do
+      pushy_answers(wait: outcome, start_job: lambda do |**, &block|
+        block.call("Falling back to Push Jobs v1 mode.")
+        id
+      end)
+      expect(start("x", "web1").stderr).to eq("WARNING: Falling back to Push Jobs v1 mode.\n")
+    end
+  end
+
+  describe "how it ends" do
+    it "exits as Pushy says" do
+      expect(start("x", "web1").status).to eq(20)
+    end
+
+    it "exits by the original's rule on request" do
+      expect(start("x", "web1", lenient_exit: true).status).to eq(0)
+    end
+
+    it "does not wait with --nowait" do
+      expect(start("x", "web1", nowait: true)).to have_attributes(status: 0, stdout: "Started.  Job ID: #{id}\n")
+      expect(pushy_calls.map(&:first)).to eq([:start_job])
+    end
+
+    it "gives programs the id with --nowait" do
+      ending = start("x", "web1", nowait: true, format: "json")
+      expect(JSON.parse(ending.stdout)).to eq("id" => id)
+    end
+
+    it "ends with Pushy's text and code on a failure" do
+      pushy_answers(start_job: Pushy::Error.new("quorum must be a number", 1))
+      expect(start("x", "web1")).to have_attributes(status: 1, stdout: "", stderr: "ERROR: quorum must be a number\n")
+    end
+
+    [Interrupt.new, SystemExit.new(2)].each do |signal|
+      it "says that the job goes on when #{signal.class} ends the wait" do
+        pushy_answers(start_job: id, wait: signal)
+        expect(start("x", "web1")).to have_attributes(
+          status: 2, stderr: "Interrupted. The job goes on; see it with: knife job status #{id}\n"
+        )
+      end
+    end
+  end
+
+  describe "what it refuses before anything is asked" do
+    {
+      [[], {}] => "No job specified.",
+      [["x"], {}] => "No nodes to run job on. Specify nodes as arguments or use -s to specify a search query.",
+      [%w[x web1], { run_timeout: "soon" }] => '--timeout must be a number, not "soon"',
+      [%w[x web1], { poll_interval: "often" }] => '--poll-interval must be a number, not "often"',
+      [%w[x web1], { with_env: "A=1" }] => "--with-env is not valid JSON",
+      [%w[x web1], { with_env: "[1]" }] => "--with-env must be a JSON object whose values are strings",
+      [%w[x web1], { with_env: '{"A":1}' }] => "--with-env must be a JSON object whose values are strings",
+      [%w[x web1], { send_file: "/nowhere" }] => "/nowhere not found"
+    }.each do |(args, settings), text|
+      it text do
+        expect(start(*args, **settings)).to have_attributes(status: 1, stderr: "ERROR: #{text}\n")
+        expect(pushy_calls).to be_empty
+      end
+    end
+
+    it "shows the usage when the command is missing" do
+      expect(start.stdout).to eq("USAGE: knife job start COMMAND [NODE ...] (options)\n")
+    end
+  end
+end

@@ -1,0 +1,13 @@
+# frozen_string_literal: true
+
+RSpec.describe Chef::Knife::JobStatus do
+  it "shows the job" do
+    pushy_answers(job: { "id" => "a" })
+    expect(run_command(described_class, ["a"]).stdout).to eq("id: a\n")
+    expect(pushy_calls).to eq([[:job, "a", {}]])
+  end
+
+  it "wants an id" do
+    expect(run_command(described_class)).to have_attributes(status: 1, stderr: "ERROR: No job ID specified.\n")
+  end
+end

@@ -1,0 +1,107 @@
+# frozen_string_literal: true
+
+module Pushy
+  # How a wait ended: the job's document, and what a program should exit with.
+  #
+  # `exit_code`: 0 every node succeeded, 20 some did not, 21 quorum failed, 22 timed out, 23 aborted, 24 crashed.
+  # `lenient_exit_code`: knife-push's rule, 0 or 1.
+  Outcome = Struct.new(:job, :exit_code, :lenient_exit_code)
+
+  # A client of one push server, for one user. Requests and waits run without Ruby's global lock and can be
+  # interrupted; a client may be shared by threads and goes on working in the child of a fork.
+  #
+  # @example
+  #   client = Pushy::Client.new(server_url: "https://chef.example.com/organizations/acme",
+  #                              user: "alice", key_file: "/home/alice/.chef/alice.pem")
+  #   id = client.start_job(command: "chef-client", nodes: %w[web1 web2])
+  #   exit client.wait(id) { |kind, text| puts text if kind == :line }.exit_code
+  #
+  # Every method raises {Error}'s children: {ConnectionError} and {TimeoutError} without an answer, {UnauthorizedError},
+  # {ForbiddenError}, {NotFoundError} and {ServerError} for an answer that says no.
+  class Client
+    private_class_method :connect
+    private :start, :fetch_output, :watch
+
+    # Opens nothing: the first request does.
+    #
+    # @param server_url [String] Chef's `chef_server_url`, ending in /organizations/ORG
+    # @param user [String] the name that requests are signed as
+    # @param key [String, nil] the private key, PEM
+    # @param key_file [String, nil] where it is; read when no key is given. Without either, requests go out unsigned
+    # @param ssl_verify [Boolean] whether the server's certificate must be good
+    # @param ca_file [String, nil] bundle of CAs in place of the system's
+    # @param ca_path [String, nil] folder of CAs under hashed names in place of the system's
+    # @param trusted_certs_dir [String, nil] folder of certificates to trust besides
+    # @param client_cert [String, nil] file with a certificate to show to the server
+    # @param client_key [String, nil] file with its key
+    # @param http_proxy [String, nil] these three default to the environment's
+    # @param https_proxy [String, nil]
+    # @param no_proxy [String, nil]
+    # @param timeout [Numeric, nil] seconds that the server may be silent; 300 when nil
+    # @param retries [Integer, nil] how often reading requests are repeated after a passing failure; 2 when nil
+    # @param auth_version [String, nil] "1.0", "1.1" (when nil) or "1.3"
+    # @return [Client]
+    # @raise [InvalidConfigError, InvalidKeyError]
+    def self.new(server_url:, user:, key: nil, key_file: nil, ssl_verify: true, ca_file: nil, ca_path: nil,
+                 trusted_certs_dir: nil, client_cert: nil, client_key: nil, http_proxy: env("http_proxy"),
+                 https_proxy: env("https_proxy"), no_proxy: env("no_proxy"), timeout: nil, retries: nil,
+                 auth_version: nil)
+      connect(server_url, user,
+              { key: key, key_file: key_file, ssl_verify: ssl_verify ? true : false, ca_file: ca_file,
+                ca_path: ca_path, env_cert_file: ENV.fetch("SSL_CERT_FILE", nil),
+                trusted_certs_dir: trusted_certs_dir, client_cert: client_cert, client_key: client_key,
+                http_proxy: http_proxy, https_proxy: https_proxy, no_proxy: no_proxy, timeout: timeout,
+                retries: retries, auth_version: auth_version })
+    end
+
+    # A proxy setting of the environment, in either spelling.
+    def self.env(name)
+      ENV[name] || ENV.fetch(name.upcase, nil)
+    end
+    private_class_method :env
+
+    # Starts a job and does not wait for it.
+    #
+    # @param request [JobRequest, nil] or the arguments of {JobRequest.new}
+    # @yieldparam warning [String] something to know about how it was started
+    # @return [String] the job's id
+    # @raise [InvalidArgumentError] nothing was started
+    def start_job(request = nil, **settings)
+      id, old_server = start(request || JobRequest.new(**settings))
+      yield "Falling back to Push Jobs v1 mode." if old_server && block_given?
+      id
+    end
+
+    # Waits until a job has ended, through short faults of network and server.
+    #
+    # @param id [String]
+    # @param poll_interval [Numeric] longest time between two looks, in seconds
+    # @param patience [Numeric] how long failures may follow each other until the wait is given up, in seconds
+    # @yieldparam kind [Symbol] :line, a new state; :dot, one more look; :notice, something else to know
+    # @yieldparam text [String, nil] nil for a dot
+    # @return [Outcome]
+    def wait(id, poll_interval: 1.0, patience: 120.0, &block)
+      Outcome.new(*watch(id, poll_interval, patience, &block)).freeze
+    end
+
+    # @!method jobs
+    #   @return [Array<Hash>] every job of the organization, oldest first
+    # @!method job(id)
+    #   @return [Hash] one job, with its nodes by status
+    # @!method node_states
+    #   @return [Array<Hash>] `node_name` and `availability` of every node, by name
+    # @!method node_state(name)
+    #   @return [Hash] the same for one node, with `status`
+
+    # What a node's command printed.
+    #
+    # @param id [String]
+    # @param node [String]
+    # @param channel [String, Symbol] stdout or stderr
+    # @return [String] binary
+    # @raise [NotFoundError] while the command runs, and when nothing was kept
+    def output(id, node, channel: "stdout")
+      fetch_output(id, node, channel.to_s)
+    end
+  end
+end

@@ -1,0 +1,29 @@
+# frozen_string_literal: true
+
+module Pushy
+  # A job to be started, checked when it is made; frozen.
+  #
+  # @example
+  #   job = Pushy::JobRequest.new(command: "chef-client", nodes: %w[web1 web2], quorum: "50%")
+  #   job.quorum # => 1
+  class JobRequest
+    private_class_method :build
+
+    # @param command [String] as the nodes' whitelists name it
+    # @param nodes [String, Array<String>] names; repeated ones count once
+    # @param quorum [String, Integer, nil] how many must accept: "50%", "3" or 3; nil for all
+    # @param run_timeout [Integer, nil] seconds that the job may run; nil for the server's default
+    # @param capture [Boolean] whether to keep what the command prints
+    # @param env [Hash{String=>String}, nil] environment variables; nil sends none
+    # @param user [String, nil] run as this user
+    # @param dir [String, nil] run in this directory
+    # @param file [String, nil] content of a file to deliver, at most 100,000 bytes
+    # @return [JobRequest]
+    # @raise [InvalidArgumentError, InvalidNameError, TooLargeError]
+    # @raise [TypeError] for a value of the wrong kind
+    def self.new(command:, nodes:, quorum: nil, run_timeout: nil, capture: false, env: nil, user: nil, dir: nil,
+                 file: nil)
+      build(command, Array(nodes), [quorum&.to_s, run_timeout, capture ? true : false, env, user, dir, file]).freeze
+    end
+  end
+end
