@@ -1,5 +1,7 @@
 //! The answers of 2.3, word for word, in the order of its checks; keys that cannot be used.
 
+use std::sync::LazyLock;
+
 use openssl::rsa::Rsa;
 use pushy_core::ErrorCode;
 use pushy_core::auth::{AuthError, Head, MAX_SKEW, PublicKey, Request, SigningKey, Version, sign};
@@ -7,8 +9,15 @@ use pushy_core::time::Wall;
 
 const NOW: Wall = Wall::from_secs(1_741_083_300);
 
-fn key() -> SigningKey {
+/// One key for all tests: making one costs more than everything they do with it.
+static KEY: LazyLock<SigningKey> = LazyLock::new(another_key);
+
+fn another_key() -> SigningKey {
     SigningKey::from_pem(Rsa::generate(2048).unwrap().private_key_to_pem().unwrap()).unwrap()
+}
+
+fn key() -> SigningKey {
+    KEY.clone()
 }
 
 fn request<'a>() -> Request<'a> {
@@ -105,7 +114,7 @@ fn the_timestamp_may_lack_its_zone() {
 
 #[test]
 fn the_first_fitting_key_decides() {
-    let (one, two) = (key(), key());
+    let (one, two) = (another_key(), key());
     let public = |key: &SigningKey| PublicKey::from_pem(key.public_pem().unwrap()).unwrap();
     let (first, second) = (public(&one), public(&two));
     for version in [Version::V1_0, Version::V1_1, Version::V1_3] {
