@@ -110,11 +110,11 @@ fn scalar(value: &Value, indent: usize, out: &mut String) {
 fn text(value: &str, indent: usize, is_key: bool, out: &mut String) {
     let inner_break = value.trim_end_matches('\n').contains('\n');
     let printable = !value.chars().any(|c| c.is_control() && c != '\n') && !value.contains('\u{feff}');
+    // What Ruby's library quotes by double quotes though YAML would not ask for it.
+    let by_habit = matches!(value, "y" | "Y" | "n" | "N") || (starts_odd(value) && !value.contains('"'));
     if inner_break && printable && !is_key && !has_blank_line_ends(value) {
         literal(value, indent, out);
-    } else if value.contains('\n') || !printable {
-        double_quoted(value, out);
-    } else if matches!(value, "y" | "Y" | "n" | "N") || (starts_odd(value) && !value.contains('"')) {
+    } else if value.contains('\n') || !printable || by_habit {
         double_quoted(value, out);
     } else if reads_as_something_else(value) || !may_be_plain(value) {
         out.push('\'');

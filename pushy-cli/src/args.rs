@@ -1,0 +1,188 @@
+//! Options and help: knife-push's words (10.2, 10.4), and some of our own.
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::Shell;
+use pushy_core::present::Format;
+
+const AFTER: &str = "\
+Configuration is that of knife: ~/.chef/credentials with profiles, config.rb or knife.rb (literals only; nothing in them is
+run), then PUSHY_SERVER_URL, PUSHY_USER and PUSHY_KEY, then the options.
+
+Exit status:
+    0  every node succeeded; or the job was started, with --nowait
+    1  usage, a bad value, nothing started
+    2  interrupted; the job goes on
+   20  complete, some node did not succeed
+   21  too few nodes were ready (quorum_failed)
+   22  timed out
+   23  aborted
+   24  crashed
+  100  HTTP, signature or connection";
+
+/// Start commands on many nodes at once and see what becomes of them
+#[derive(Debug, Parser)]
+#[command(name = "pushy", version, after_long_help = AFTER, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, ClapArgs)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct Global {
+    /// Configuration file, in place of the one that would be found
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<String>,
+    /// Profile of ~/.chef/credentials
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// Name to sign requests as
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// File with the key to sign requests with
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub(crate) key: Option<String>,
+    /// Server, with the organization: https://HOST/organizations/ORG
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) server_url: Option<String>,
+    /// Form of the output; json and yaml give one document on standard output and everything else on standard error
+    #[arg(short = 'F', long, global = true, value_name = "FORMAT",
+          value_parser = PossibleValuesParser::new(Format::NAMES))]
+    pub(crate) format: Option<String>,
+    /// Paint keys although the output is no terminal
+    #[arg(long, global = true, overrides_with = "no_color")]
+    pub(crate) color: bool,
+    /// Paint nothing
+    #[arg(long, global = true, overrides_with = "color")]
+    pub(crate) no_color: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Start jobs and look at them
+    #[command(arg_required_else_help = true)]
+    Job {
+        #[command(subcommand)]
+        verb: JobVerb,
+    },
+    /// See which nodes can take a job
+    #[command(arg_required_else_help = true)]
+    Node {
+        #[command(subcommand)]
+        verb: NodeVerb,
+    },
+    /// Print a completion script, for example: pushy completions bash > /etc/bash_completion.d/pushy
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobVerb {
+    /// Start a command of the nodes' whitelists and wait until it has ended everywhere
+    Start(Start),
+    /// List the jobs of the organization, oldest first
+    List(List),
+    /// Show one job and what became of it on each node
+    Status(Status),
+    /// Print what a job's command wrote, exactly; only of jobs started with --capture
+    Output(Output),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Print a line for each node: its name, a tab, available or unavailable
+    Status(NodeStatus),
+}
+
+const START_AFTER: &str = "\
+Examples:
+  pushy job start chef-client web-01 web-02
+  pushy job start -q 90% --timeout 600 --capture 'restart nginx' @web-nodes.txt
+  pushy job start -s 'role:web AND chef_environment:prod' chef-client
+  pushy -F json job start chef-client web-01 | jq .nodes
+
+Every option can be preset in the configuration: knife[:quorum] = '90%', knife[:poll_interval] = 5,
+knife[:lenient_exit] = true and so on.";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = START_AFTER)]
+pub(crate) struct Start {
+    /// Name of the command in the nodes' whitelists
+    pub(crate) command: Option<String>,
+    /// Nodes to run it on; @FILE reads names from a file, - from standard input, one a line
+    #[arg(value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+    /// Nodes to run it on, by a query of the Chef server's search
+    #[arg(short, long, value_name = "QUERY")]
+    pub(crate) search: Option<String>,
+    /// How many nodes must be ready for the job to run: a number or a percentage [default: 100%]
+    #[arg(short, long, value_name = "QUORUM")]
+    pub(crate) quorum: Option<String>,
+    /// Seconds after which the nodes stop the command [default: the server's, 3600]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<String>,
+    /// File to hand to the command, which finds its path in CHEF_PUSH_JOB_FILE; at most 100,000 bytes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// Keep standard output and error for `job output`
+    #[arg(long)]
+    pub(crate) capture: bool,
+    /// Environment of the command, as a JSON object: '{"STAGE": "prod"}'
+    #[arg(long, value_name = "JSON")]
+    pub(crate) with_env: Option<String>,
+    /// User to run the command as
+    #[arg(long, value_name = "USER")]
+    pub(crate) as_user: Option<String>,
+    /// Directory to run the command in
+    #[arg(long, value_name = "DIR")]
+    pub(crate) in_dir: Option<String>,
+    /// Do not wait: print the id and end
+    #[arg(short = 'b', long)]
+    pub(crate) nowait: bool,
+    /// Longest pause between two looks at the job [default: 1.0]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) poll_interval: Option<String>,
+    /// Original exit status: 0 when complete and every node succeeded, refused or was unavailable, else 1
+    #[arg(long)]
+    pub(crate) lenient_exit: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct List {
+    /// Only the newest so many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Status {
+    /// The job's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Output {
+    /// The job's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Whose output; several are printed one after the other under a line with the name; @FILE and - as in `job start`
+    #[arg(value_name = "NODE", required = true)]
+    pub(crate) nodes: Vec<String>,
+    /// stdout or stderr
+    #[arg(long, default_value = "stdout", value_name = "CHANNEL")]
+    pub(crate) channel: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NodeStatus {
+    /// Only these; a name with a colon is a query of the Chef server's search; @FILE and - as in `job start`
+    #[arg(value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+}
