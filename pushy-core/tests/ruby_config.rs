@@ -176,6 +176,8 @@ fn files_that_would_exhaust_the_machine_are_refused() {
         ("interpolation", "\"#{", "}\""),
         ("calls", "a(", ")"),
         ("negations", "!", ""),
+        ("words of negation", "not ", ""),
+        ("signs", "- ", ""),
         ("conditions", "if a\n", "\nend"),
         ("assignments", "a=", ""),
         ("words", "a ", ""),
@@ -187,6 +189,8 @@ fn files_that_would_exhaust_the_machine_are_refused() {
     }
     check("sums", format!("x 'a'{}", " + 'a'".repeat(deep)));
     check("chains", format!("x a{}", ".a".repeat(deep)));
+    check("settings", (0..40_000).map(|n| format!("x{n} 1\n")).collect());
+    check("pairs", format!("x({{{}}})", (0..40_000).map(|n| format!("{n}=>1,")).collect::<String>()));
     let mut doubling = String::from("a0 = 'aaaaaaaaaaaaaaaa'\n");
     let mut copies = String::from("a0 = ['a']\n");
     for n in 1..64 {

@@ -17,6 +17,12 @@ use crate::value::Value;
 /// The largest file read, in bytes.
 pub const MAX_FILE: usize = 1_000_000;
 
+/// The most settings, and the most pairs of one hash.
+const MAX_PAIRS: usize = 5_000;
+
+/// Ruby's parser takes time with the square of a row of signs such as `!!!` or `not not`; nobody writes so many.
+const MAX_SIGNS: usize = 1_000;
+
 /// Ruby's parser stops at 10,000 levels, which took up to 8 MB of stack when measured unoptimised.
 const STACK: usize = 64 * 1024 * 1024;
 
@@ -102,6 +108,12 @@ pub fn read(file: &str, source: &[u8], environment: &dyn Fn(&str) -> Option<Stri
             return Err(invalid(format!("{file}:{place}: the file is not UTF-8: save it as UTF-8")));
         }
     };
+    if let Some(at) = long_row_of_signs(source) {
+        let place = place(source, at);
+        return Err(invalid(format!(
+            "{file}:{place}: more than {MAX_SIGNS} signs in a row: write the value"
+        )));
+    }
     stacker::grow(STACK, || {
         let parsed = ruby_prism::parse(source);
         let refused = match parsed.errors().next() {
@@ -116,6 +128,28 @@ pub fn read(file: &str, source: &[u8], environment: &dyn Fn(&str) -> Option<Stri
             invalid(format!("{file}:{place}: {}", refused.message.replace('\n', " ")))
         })
     })
+}
+
+/// Where a row of prefix signs, with or without white space between, gets too long.
+fn long_row_of_signs(source: &[u8]) -> Option<usize> {
+    let mut row = 0;
+    let mut at = 0;
+    while let Some(byte) = source.get(at) {
+        match byte {
+            b'!' | b'~' | b'-' | b'+' => row += 1,
+            byte if byte.is_ascii_whitespace() => {}
+            b'n' if source[at..].starts_with(b"not") => {
+                row += 1;
+                at += 2;
+            }
+            _ => row = 0,
+        }
+        if row > MAX_SIGNS {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
 }
 
 /// `LINE:COLUMN` of a byte, both counted from 1, columns in characters.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ruby_prism::{CallNode, FullName, MagicComments, Node, NodeList};
 
-use super::{Settings, paths};
+use super::{MAX_PAIRS, Settings, paths};
 use crate::value::{Regexp, Value};
 
 /// The deepest nesting of values.
@@ -90,6 +90,9 @@ impl<'e> Walk<'e> {
         }
         if let Some(program) = root.as_program_node() {
             for statement in program.statements().body().iter() {
+                if self.settings.iter().count() >= MAX_PAIRS {
+                    return refuse(&statement, format!("the file has more than {MAX_PAIRS} settings"));
+                }
                 self.statement(&statement)?;
             }
         }
@@ -330,6 +333,9 @@ impl<'e> Walk<'e> {
             let Some(pair) = element.as_assoc_node() else {
                 return refuse(&element, "** in a hash is not supported: write its pairs");
             };
+            if pairs.len() >= MAX_PAIRS {
+                return refuse(&element, format!("a hash has more than {MAX_PAIRS} pairs"));
+            }
             let key = self.value(&pair.key(), depth + 1)?;
             let value_node = pair.value();
             if value_node.as_implicit_node().is_some() {
