@@ -211,7 +211,7 @@ impl Driver {
     }
 
     fn prepare(&self, job: JobId, spec: Box<JobSpec>) {
-        tracing::info!(job = %job, "asked to run {:?} (whitelist entry {:?})", spec.command, spec.allowed.entry);
+        tracing::info!(job = %job, "asked to run {:?} (whitelist entry {})", spec.command, spec.allowed.entry);
         let (policy, events) = (self.policy.clone(), self.events.clone());
         tokio::task::spawn_blocking(move || {
             let checked = process::prepare(&spec, &policy).map(Box::new);

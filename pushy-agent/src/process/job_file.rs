@@ -37,6 +37,7 @@ impl JobFile {
         user: &JobUser,
     ) -> Result<JobFile, String> {
         prepare_base(base)?;
+        os::check_reach(base, user)?;
         let template = base.join(format!("{job}-XXXXXX"));
         let dir = nix::unistd::mkdtemp(&template)
             .map_err(|error| format!("cannot make a directory in {}: {error}", base.display()))?;

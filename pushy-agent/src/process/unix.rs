@@ -5,6 +5,7 @@ use std::ffi::{CString, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -105,6 +106,33 @@ pub(super) fn give(path: &Path, user: &JobUser) -> io::Result<()> {
         return Ok(());
     }
     std::os::unix::fs::lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+}
+
+/// Whether the job's user can pass through every folder on the way: a file it cannot reach is no delivery.
+pub(super) fn check_reach(dir: &Path, user: &JobUser) -> Result<(), String> {
+    let Some(groups) = &user.switch else { return Ok(()) };
+    if user.uid.is_root() {
+        return Ok(());
+    }
+    let dir = std::path::absolute(dir).map_err(|error| error.to_string())?;
+    for folder in dir.ancestors() {
+        let meta = std::fs::metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let bit = if meta.uid() == user.uid.as_raw() {
+            0o100
+        } else if groups.iter().any(|group| group.as_raw() == meta.gid()) {
+            0o010
+        } else {
+            0o001
+        };
+        if meta.mode() & bit == 0 {
+            return Err(format!(
+                "user {:?} cannot pass through {} to the job's file; set file_dir to another place",
+                user.name,
+                folder.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A lock file held by this process (7.5).

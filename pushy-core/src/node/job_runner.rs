@@ -333,16 +333,18 @@ impl JobRunner {
     }
 
     fn run(&mut self, job: JobId, out: &mut Vec<Action>) {
+        if self.ending(&job) == Some(Ending::Finished) {
+            return out.push(Action::ResendResult(job));
+        }
         match std::mem::replace(&mut self.current, Current::Idle) {
             Current::Committed { job: current, spec } if current == job => {
                 self.current = Current::Starting { job: current, capture: spec.options.capture };
                 out.push(Action::Spawn(job, spec));
             }
-            Current::Idle => out.push(match self.ending(&job) {
-                Some(Ending::Finished) => Action::ResendResult(job),
-                Some(Ending::Aborted) | None => Action::NackRun(job),
-            }),
-            same @ (Current::Preparing { .. } | Current::Committed { .. } | Current::Stopping { .. }) => {
+            same @ (Current::Idle
+            | Current::Preparing { .. }
+            | Current::Committed { .. }
+            | Current::Stopping { .. }) => {
                 self.current = same;
                 out.push(Action::NackRun(job));
             }
@@ -420,6 +422,11 @@ impl JobRunner {
             Current::Starting { job: current, capture } if current == job => {
                 self.current = Current::Running { job: current, capture };
                 out.push(Action::AckRun(job));
+            }
+            // The abort came while the process was being started: only now is there something to end.
+            Current::Stopping { job: current } if current == job => {
+                self.current = Current::Stopping { job: current };
+                out.push(Action::Kill(job));
             }
             other => {
                 self.current = other;

@@ -47,7 +47,7 @@ pub enum State {
     Planned,
     /// A fetch is under way.
     Fetching,
-    /// The lifetime has ended; the rotation waits for the job.
+    /// The lifetime has ended; the rotation waits for the job's end.
     Expired,
 }
 
@@ -167,7 +167,7 @@ impl Reconfigurer {
             (State::Fetching, Input::Triggered(_)) => {}
             (State::Planned, Input::PlanDue { idle }) => self.fetch(idle, out),
             (State::Resting | State::Fetching | State::Expired, Input::PlanDue { .. }) => {}
-            (State::Resting, Input::LifetimeDue { idle }) => {
+            (State::Resting | State::Expired, Input::LifetimeDue { idle }) => {
                 self.rotate = true;
                 if idle {
                     self.fetch(true, out);
@@ -175,9 +175,7 @@ impl Reconfigurer {
                     self.state = State::Expired;
                 }
             }
-            (State::Planned | State::Fetching | State::Expired, Input::LifetimeDue { .. }) => {
-                self.rotate = true
-            }
+            (State::Planned | State::Fetching, Input::LifetimeDue { .. }) => self.rotate = true,
             (State::Expired, Input::BecameIdle) => self.fetch(true, out),
             (State::Resting | State::Planned | State::Fetching, Input::BecameIdle) => {}
             (_, Input::Fetched { lifetime }) => {
@@ -186,7 +184,7 @@ impl Reconfigurer {
                 let lifetime = lifetime.0.max(10_000);
                 let wait = lifetime - uniform(Millis(lifetime / 10), random).0;
                 self.lifetime_at = Some(now + Millis(wait));
-                self.state = State::Resting;
+                self.state = if self.rotate { State::Expired } else { State::Resting };
             }
             (State::Fetching, Input::Failed) => {
                 let wait = self.backoff.next(random);

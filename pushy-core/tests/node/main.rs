@@ -1,0 +1,8 @@
+//! The node machine: its parts as tables, the whole against a server played by hand, any order of inputs.
+
+mod any_order;
+mod heartbeater;
+mod job_runner;
+mod lab;
+mod machine;
+mod reconfigurer;
