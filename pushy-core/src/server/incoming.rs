@@ -116,9 +116,8 @@ impl Server {
             NodeMessage::Succeeded { job, output } => self.result(&about(job), Said::Succeeded, output),
             NodeMessage::Failed { job, output } => self.result(&about(job), Said::Failed, output),
             NodeMessage::Aborted { job } => {
-                if freshness != Freshness::Stale {
-                    self.node_hears(node, NodeEvent::Aborted);
-                }
+                // Also an old one is true: a node without a connection starts nothing new.
+                self.node_hears(node, NodeEvent::Aborted);
                 if self.find_job(job).is_some() {
                     self.word(&about(job), Said::Aborted);
                 }
@@ -156,7 +155,10 @@ impl Server {
         let Some(status) = self.member(ix, node).map(|m| m.status) else { return false };
         match (phase, status) {
             (Phase::Voting, NodeStatus::New) => matches!(said, Said::AckCommit | Said::NackCommit),
-            (Phase::Running, NodeStatus::Ready) => matches!(said, Said::AckRun | Said::NackRun),
+            (Phase::Running, NodeStatus::Ready) => {
+                matches!(said, Said::AckRun | Said::NackRun | Said::Aborted)
+            }
+            (Phase::Running, NodeStatus::Running) => matches!(said, Said::NackRun | Said::Aborted),
             _ => false,
         }
     }
@@ -179,7 +181,11 @@ impl Server {
         };
         let Some(phase) = self.jobs.get(&ix).map(LiveJob::phase) else { return };
         let Some(member) = self.member(ix, about.node) else {
-            return self.job_hears(ix, about.node, said);
+            self.job_hears(ix, about.node, said);
+            if let (Some(true), JobRef::Id(job)) = (repeats, about.job) {
+                self.send(about.node, ToNode::ResultAck(job.clone()));
+            }
+            return;
         };
         let (status, run_on) = (member.status, member.run_on);
         let elsewhere = run_on != Some(about.conn);

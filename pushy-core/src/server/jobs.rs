@@ -179,7 +179,10 @@ impl Server {
 
     fn apply(&mut self, ix: JobIx, id: NodeId, rule: Rule) {
         let Some(name) = self.nodes.get(&id).map(|n| n.at.node.clone()) else { return };
-        let late = rule.to.is_none() && self.member(ix, id).is_some_and(|m| m.status.is_terminal());
+        let Some(before) = self.member(ix, id).map(|m| m.status) else { return };
+        let late = rule.to.is_none() && before.is_terminal();
+        // A node does one job at a time: one that does another has not voted yes here, and is left alone.
+        let spared = before == NodeStatus::New && self.is_engaged_elsewhere(id, ix);
         if let Some(to) = rule.to {
             self.set_status(ix, id, to);
         }
@@ -205,7 +208,7 @@ impl Server {
                 }
                 Step::Rehab => {
                     let (silent, asked) = (again(|m| &mut m.rehab), member.marks.asked);
-                    if asked {
+                    if asked && !spared {
                         self.once_stored(ix, Gated::Stop(id));
                     }
                     if !silent {
@@ -213,7 +216,7 @@ impl Server {
                     }
                 }
                 Step::QuietRehab => {
-                    if member.marks.asked {
+                    if member.marks.asked && !spared {
                         self.once_stored(ix, Gated::Stop(id));
                     }
                 }
@@ -225,6 +228,16 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Whether the node waits for, or does, another job.
+    fn is_engaged_elsewhere(&self, id: NodeId, ix: JobIx) -> bool {
+        let Some(node) = self.nodes.get(&id) else { return false };
+        node.jobs.iter().filter(|other| **other != ix).filter_map(|other| self.jobs.get(other)).any(|job| {
+            let member = job.index.get(&id).and_then(|at| job.nodes.get(*at as usize));
+            job.phase() != Phase::Over
+                && member.is_some_and(|m| matches!(m.status, NodeStatus::Ready | NodeStatus::Running))
+        })
     }
 
     fn set_status(&mut self, ix: JobIx, id: NodeId, to: NodeStatus) {

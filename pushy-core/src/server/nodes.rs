@@ -84,6 +84,15 @@ impl Server {
         if rule.to != NodePhase::Rehab {
             self.timers.clear(&Timer::Rehab(id));
         }
+        if rule.to != from {
+            let text = match rule.to {
+                NodePhase::Absent => "the node is offline",
+                NodePhase::Restored => "the node is expected back",
+                NodePhase::Rehab => "the node is told to give up whatever it does",
+                NodePhase::Idle => "the node is available",
+            };
+            self.log(LogLevel::Info, Some(id), None, None, text.into());
+        }
         for step in rule.steps {
             match step {
                 NodeStep::Ack => self.send(id, ToNode::Ack),

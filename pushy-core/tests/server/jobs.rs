@@ -93,7 +93,7 @@ fn feeds() {
         "a:ack_commit a:nack_run a:aborted b:ack_commit",
         "start quorum_vote(a:success) rehab(a) quorum_vote(b:success) job_complete(quorum_failed)",
     );
-    // Down during the vote and during the run.
+    // Silent during the vote; down during the run.
     check("a", 1, "a:lost", "start quorum_vote(a:voting_timeout) job_complete(quorum_failed)");
     check(
         "a b",
@@ -327,4 +327,23 @@ fn a_clock_step_moves_no_deadline() {
     assert_eq!(lab.job_status(&job), JobStatus::Voting);
     lab.pass(1);
     assert_eq!(lab.job_status(&job), JobStatus::QuorumFailed);
+}
+
+/// A node does one job at a time: a vote it never gave may not cost it the job it does.
+#[test]
+fn a_vote_that_times_out_leaves_the_nodes_other_job_alone() {
+    let mut lab = Lab::new();
+    lab.bring_up("a");
+    let running = lab.start(&["a"]);
+    lab.say("a", ack_commit(&running));
+    lab.say("a", ack_run(&running));
+    lab.clear();
+    let voting = lab.start(&["a"]);
+    lab.pass(25_000);
+    lab.beat("a", JobState::Running, Some(&running));
+    lab.pass(35_000);
+    assert_eq!(lab.node_status(&voting, "a"), NodeStatus::Unavailable);
+    assert_eq!(lab.sent_types("a"), "commit");
+    lab.say("a", succeeded(&running));
+    assert_eq!(lab.node_status(&running, "a"), NodeStatus::Succeeded);
 }

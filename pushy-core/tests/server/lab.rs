@@ -437,7 +437,7 @@ impl Lab {
     pub(crate) fn restart(&mut self, millis: u64) {
         let to = self.now.mono + Millis(millis);
         self.advance(to);
-        let random = Box::new(ChaCha8Rng::seed_from_u64(8));
+        let random = Box::new(ChaCha8Rng::seed_from_u64(self.now.mono.0));
         self.server = Server::new(self.config.clone(), keys(), self.store(), random, self.now).unwrap();
         self.waiting.clear();
         self.outputs.clear();

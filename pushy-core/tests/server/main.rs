@@ -1,6 +1,7 @@
 //! The server machine as a whole: jobs, nodes, bindings, durability, restart, replay, costs.
 
 mod bindings;
+mod chaos;
 mod costs;
 mod durability;
 mod jobs;
