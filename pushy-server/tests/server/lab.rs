@@ -70,6 +70,11 @@ pub(crate) async fn made(settings: &str) -> tempfile::TempDir {
     root
 }
 
+fn admin(dir: &Path) -> Actor {
+    let pem = std::fs::read_to_string(dir.join("admin/.chef/admin.pem")).expect("the key");
+    Actor::new("admin", &pem)
+}
+
 /// A running server.
 pub(crate) struct Lab {
     pub(crate) root: Option<tempfile::TempDir>,
@@ -78,7 +83,7 @@ pub(crate) struct Lab {
     pub(crate) about: Value,
     pub(crate) admin: Actor,
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<pushy_core::Result<()>>,
+    task: Option<JoinHandle<pushy_core::Result<()>>>,
 }
 
 impl Lab {
@@ -107,15 +112,23 @@ impl Lab {
             Ok(about) => about,
             Err(_) => panic!("the server did not start: {:?}", task.await),
         };
-        let pem = std::fs::read_to_string(dir.join("admin/.chef/admin.pem")).expect("the key");
-        let admin = Actor::new("admin", &pem);
-        Lab { root: Some(root), dir, address, about, admin, stop: Some(stop), task }
+        let admin = admin(&dir);
+        Lab { root: Some(root), dir, address, about, admin, stop: Some(stop), task: Some(task) }
+    }
+
+    /// A server that runs elsewhere.
+    pub(crate) fn attach(dir: &Path) -> Lab {
+        let text = std::fs::read_to_string(dir.join("run.json")).expect("run.json");
+        let about: Value = serde_json::from_str(&text).expect("JSON");
+        let address = about["api"].as_str().expect("an address").parse().expect("an address");
+        Lab { root: None, dir: dir.to_owned(), address, about, admin: admin(dir), stop: None, task: None }
     }
 
     /// Stops the server; its directory can be started again.
     pub(crate) async fn stop(mut self) -> tempfile::TempDir {
         drop(self.stop.take());
-        let ended = tokio::time::timeout(DEADLINE, &mut self.task).await.expect("a stop in time");
+        let task = self.task.as_mut().expect("a server of our own");
+        let ended = tokio::time::timeout(DEADLINE, task).await.expect("a stop in time");
         ended.expect("no panic").expect("a clean stop");
         self.root.take().expect("taken once")
     }
@@ -194,7 +207,9 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         // A failing test must not leave a server behind.
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 

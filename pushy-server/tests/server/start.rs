@@ -1,0 +1,220 @@
+//! What a start refuses, and in which words; what a stop and a kill leave.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pushy_server::Listeners;
+use pushy_server::config::Config;
+
+use crate::lab::{DEADLINE, Lab, arg, made};
+
+/// The program itself; ends with the value.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // One that has ended already is only waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Off the runtime's thread, and not for ever.
+async fn wait<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::time::timeout(DEADLINE, tokio::task::spawn_blocking(what))
+        .await
+        .expect("in time")
+        .expect("no panic")
+}
+
+/// The program, started; and its first line.
+async fn program(dir: &Path) -> (Program, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pushy-server"))
+        .args(["run", arg(dir), "--log-format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let stdout = child.stdout.take().expect("a pipe");
+    let program = Program(child);
+    let first = wait(move || {
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("text");
+        line
+    });
+    let line = first.await;
+    (program, line)
+}
+
+/// Exit status and standard error.
+async fn ended(mut program: Program) -> (Option<i32>, String) {
+    wait(move || {
+        let mut text = String::new();
+        program.0.stderr.take().expect("a pipe").read_to_string(&mut text).expect("UTF-8");
+        (program.0.wait().expect("a status").code(), text)
+    })
+    .await
+}
+
+/// The last line on standard error of a program that does not start.
+async fn refused(dir: &Path) -> String {
+    let (program, line) = program(dir).await;
+    assert_eq!(line, "");
+    let (status, text) = ended(program).await;
+    assert_eq!(status, Some(1));
+    text.lines().last().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_be_says_why() {
+    let root = made("").await;
+    let dir = root.path().join("D");
+    let d = arg(&dir);
+    let keys = dir.join("keys.json");
+    let good = std::fs::read_to_string(&keys).expect("keys");
+    let check = async |expected: String| assert_eq!(refused(&dir).await, format!("pushy-server: {expected}"));
+
+    std::fs::remove_file(&keys).expect("removed");
+    check(format!("{d}/keys.json: no such file; restore it from a backup, nodes know the server by it"))
+        .await;
+    std::fs::write(&keys, "{}").expect("written");
+    check(format!("{d}/keys.json: not a key file of pushy-server (line 1, column 2)")).await;
+    if !nix::unistd::Uid::effective().is_root() {
+        std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o000)).expect("changed");
+        check(format!("{d}/keys.json: Permission denied (os error 13)")).await;
+    }
+    std::fs::remove_file(&keys).expect("removed");
+    std::fs::create_dir(&keys).expect("made");
+    check(format!("{d}/keys.json: Is a directory (os error 21)")).await;
+    std::fs::remove_dir(&keys).expect("removed");
+    std::fs::write(&keys, &good).expect("written");
+
+    let settings = dir.join("server.toml");
+    let text = std::fs::read_to_string(&settings).expect("settings");
+    let lines = text.lines().count();
+    std::fs::write(&settings, format!("{text}voting_timout = 1\n")).expect("written");
+    check(format!(
+        "{d}/server.toml:{}: unknown setting `voting_timout`; did you mean `voting_timeout`?",
+        lines + 1
+    ))
+    .await;
+    std::fs::write(&settings, format!("{text}tls_cert = \"c.pem\"\ntls_key = \"k.pem\"\n")).expect("written");
+    check(format!("{d}/c.pem: No such file or directory (os error 2)")).await;
+    for name in ["c.pem", "k.pem"] {
+        std::fs::write(dir.join(name), "nonsense").expect("written");
+    }
+    check(format!(
+        "tls_cert {d}/c.pem and tls_key {d}/k.pem: not a certificate chain and its unencrypted private key in PEM form"
+    ))
+    .await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let other =
+        text.replacen("command_listen = \"127.0.0.1:0\"", &format!("command_listen = \"{address}\""), 1);
+    std::fs::write(&settings, other).expect("written");
+    check(format!(
+        "command_listen {address}: Address already in use (os error 98); another program listens there"
+    ))
+    .await;
+    std::fs::write(&settings, &text).expect("written");
+
+    let database = dir.join("pushy.db");
+    let whole = std::fs::read(&database).expect("a database");
+    std::fs::remove_file(&database).expect("removed");
+    check(format!("{d}/pushy.db: no such database")).await;
+    std::fs::write(
+        &database,
+        "this is not a database, whatever its name says; it is long enough to look like one",
+    )
+    .expect("written");
+    check(format!("{d}/pushy.db: file is not a database")).await;
+    std::fs::write(&database, whole).expect("written");
+
+    let lab = Lab::start_in(root).await;
+    check(format!("{d}: another pushy-server works in this directory")).await;
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn term_stops_within_two_seconds_and_kill_loses_nothing() {
+    let root = made("heartbeat_interval = 0.5\n").await;
+    let dir = root.path().join("D");
+    let (running, line) = program(&dir).await;
+    assert!(line.starts_with("ready api=http://127.0.0.1:"), "{line}");
+    let about: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("run.json")).expect("run.json"))
+            .expect("JSON");
+    let before = Instant::now();
+    let pid = nix::unistd::Pid::from_raw(running.0.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
+    let (status, log) = ended(running).await;
+    assert_eq!(status, Some(0));
+    assert!(log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{log}");
+    assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+    for gone in ["run.json", "admin.sock"] {
+        assert!(!dir.join(gone).exists(), "{gone}");
+    }
+
+    // A job that was answered with 201 is there after a kill.
+    let (running, _) = program(&dir).await;
+    let again: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("run.json")).expect("run.json"))
+            .expect("JSON");
+    assert_eq!(again["incarnation_id"], about["incarnation_id"]);
+    let killed = Lab::attach(&dir);
+    let body = r#"{"command":"kept","nodes":["n"],"env":{"A":"1"}}"#;
+    let id = killed.post(&killed.admin, body).await.job_id();
+    drop(running);
+    drop(killed);
+    assert!(dir.join("admin.sock").exists(), "a kill leaves the socket");
+    let lab = Lab::start_in(root).await;
+    let job = lab.get(&lab.admin, &format!("~/jobs/{id}")).await.json();
+    assert_eq!((job["command"].as_str(), &job["env"]["A"]), (Some("kept"), &serde_json::json!("1")));
+    assert_eq!(lab.about["incarnation_id"], about["incarnation_id"]);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn an_older_database_changes_the_incarnation() {
+    let root = made("").await;
+    let dir = root.path().join("D");
+    let database = dir.join("pushy.db");
+    let older = std::fs::read(&database).expect("a database");
+    let lab = Lab::start_in(root).await;
+    let first = lab.about["incarnation_id"].clone();
+    let lab = Lab::start_in(lab.stop().await).await;
+    assert_eq!(lab.about["incarnation_id"], first);
+    let root = lab.stop().await;
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(dir.join(format!("pushy.db{suffix}")));
+    }
+    std::fs::write(&database, older).expect("written");
+    let lab = Lab::start_in(root).await;
+    assert_ne!(lab.about["incarnation_id"], first);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn ipv6_works_throughout() {
+    let root = made("").await;
+    let file = root.path().join("D/server.toml");
+    let text = std::fs::read_to_string(&file).expect("settings");
+    std::fs::write(&file, text.replace("127.0.0.1:0", "[::1]:0")).expect("written");
+    let config = Config::load(&root.path().join("D")).expect("settings");
+    if Listeners::bind(&config).is_err() {
+        // A host without IPv6 has nothing to test.
+        return;
+    }
+    let lab = Lab::start_in(root).await;
+    let about = &lab.about;
+    for name in ["api_url", "heartbeat_addr", "command_addr"] {
+        assert!(about[name].as_str().expect("a text").contains("//[::1]:"), "{about}");
+    }
+    let created = lab.post(&lab.admin, r#"{"command":"x","nodes":["n"]}"#).await;
+    created.check_status(201);
+    assert!(created.header("location").expect("a place").starts_with(&format!("http://{}/", lab.address)));
+    lab.stop().await;
+}
