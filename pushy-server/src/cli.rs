@@ -163,6 +163,9 @@ enum NodeVerb {
         names: Vec<String>,
         #[command(flatten)]
         keys: KeyArgs,
+        /// Let all of the names have the one public key, as a simulated fleet does
+        #[arg(long, requires = "public_key")]
+        shared: bool,
     },
     /// Remove nodes; their connections end at once
     Remove {
@@ -487,9 +490,9 @@ fn expand(names: Vec<String>) -> Result<Vec<String>> {
 
 async fn node_verb(out: Out<'_>, dir: &Path, org: Option<String>, verb: NodeVerb) -> Result<()> {
     match verb {
-        NodeVerb::Add { names, keys } => {
+        NodeVerb::Add { names, keys, shared } => {
             let names = expand(names)?;
-            if keys.public_key.is_some() && names.len() > 1 {
+            if keys.public_key.is_some() && names.len() > 1 && !shared {
                 return Err(Error::new(ErrorCode::InvalidArgument, "--public-key goes with one name"));
             }
             let target = target(dir, &org).await?;
