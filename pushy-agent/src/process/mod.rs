@@ -15,6 +15,8 @@ use crate::driver::Event;
 
 mod environment;
 mod job_file;
+#[cfg(test)]
+mod tests;
 mod unix;
 
 use unix as os;
@@ -177,7 +179,7 @@ fn arguments(line: &CommandLine) -> Result<Vec<String>, String> {
 }
 
 #[cfg(test)]
-mod tests {
+mod lines {
     use super::*;
 
     #[test]

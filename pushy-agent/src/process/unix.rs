@@ -330,11 +330,11 @@ struct Channel {
     collector: Collector,
 }
 
-/// As much as a pipe holds.
-const READ: usize = 65_536;
+/// Bytes of one read.
+const READ: usize = 8_192;
 
-/// Most that is read after the end: more than any pipe holds, so that a child that goes on writing cannot keep us.
-const LAST_READS: usize = 32;
+/// Most reads after the end: more than a pipe can hold (1 MiB), so that a child that goes on writing cannot keep us.
+const LAST_READS: usize = 160;
 
 impl Channel {
     fn new(pipe: Option<OwnedFd>, limit: usize) -> Channel {
@@ -354,25 +354,31 @@ impl Channel {
                 self.pipe = None;
             }
         }
-        self.take(1);
+        self.take(|pipe, buffer| pipe.try_read(buffer));
     }
 
-    /// Takes what is there.
+    /// Takes what is there now. Asks the kernel: the runtime may not have heard of the last bytes yet.
     fn drain(&mut self) {
-        self.take(LAST_READS);
+        let mut reads = 0;
+        while reads < LAST_READS && self.take(|pipe, buffer| Ok(nix::unistd::read(pipe, buffer)?)) {
+            reads += 1;
+        }
     }
 
-    fn take(&mut self, times: usize) {
-        let Some(pipe) = &self.pipe else { return };
-        let mut buffer = vec![0; READ];
-        for _ in 0..times {
-            match pipe.try_read(&mut buffer) {
-                Ok(0) => return self.pipe = None,
-                Ok(read) => self.collector.push(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.pipe = None,
+    /// Reads once; whether there may be more.
+    fn take(&mut self, read: impl FnOnce(&pipe::Receiver, &mut [u8]) -> io::Result<usize>) -> bool {
+        let Some(pipe) = &self.pipe else { return false };
+        let mut buffer = [0; READ];
+        match read(pipe, &mut buffer) {
+            Ok(count @ 1..) => {
+                self.collector.push(&buffer[..count]);
+                return true;
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // The end, or no way to read on.
+            Ok(_) | Err(_) => self.pipe = None,
         }
+        false
     }
 
     fn finish(self) -> Captured {
