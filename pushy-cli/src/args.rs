@@ -6,8 +6,9 @@ use clap_complete::Shell;
 use pushy_core::present::Format;
 
 const AFTER: &str = "\
-Configuration is that of knife: ~/.chef/credentials with profiles, config.rb or knife.rb (literals only; nothing in them is
-run), then PUSHY_SERVER_URL, PUSHY_USER and PUSHY_KEY, then the options.
+Configuration is that of knife: ~/.chef/credentials with its profiles, then config.rb or
+knife.rb (read, not run: literals only), then PUSHY_SERVER_URL, PUSHY_USER and PUSHY_KEY,
+then the options.
 
 Exit status:
     0  every node succeeded; or the job was started, with --nowait
@@ -85,7 +86,7 @@ pub(crate) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobVerb {
     /// Start a command of the nodes' whitelists and wait until it has ended everywhere
-    Start(Start),
+    Start(Box<Start>),
     /// List the jobs of the organization, oldest first
     List(List),
     /// Show one job and what became of it on each node
@@ -107,8 +108,8 @@ Examples:
   pushy job start -s 'role:web AND chef_environment:prod' chef-client
   pushy -F json job start chef-client web-01 | jq .nodes
 
-Every option can be preset in the configuration: knife[:quorum] = '90%', knife[:poll_interval] = 5,
-knife[:lenient_exit] = true and so on.";
+Every option can be preset in the configuration: knife[:quorum] = '90%',
+knife[:poll_interval] = 5, knife[:lenient_exit] = true and so on.";
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = START_AFTER)]

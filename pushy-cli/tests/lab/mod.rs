@@ -48,7 +48,7 @@ impl Lab {
             }
         });
         let lab = Lab { home: TempDir::new().unwrap(), port, log };
-        lab.write(".chef/credentials", &lab.credentials("alice.pem"));
+        lab.write(".chef/credentials", lab.credentials("alice.pem"));
         let key = openssl_key();
         lab.write(".chef/alice.pem", &key);
         lab
