@@ -183,6 +183,7 @@ fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Confi
     // In range: at least 1024, and either from an i32 or a size that a machine of ours can address.
     let max_body_size = usize::try_from(max_body_size).unwrap_or(DEFAULT_MAX_BODY);
     let whitelist = whitelist(settings)?;
+    let (tls, proxy) = network(settings, config_dir)?;
     notices.extend(whitelist.notices().iter().map(ToString::to_string));
     if args.allow_unencrypted || settings.flag("allow_unencrypted")?.unwrap_or(false) {
         notices.push("allow_unencrypted has no effect: servers that do not encrypt are refused".to_owned());
@@ -209,8 +210,8 @@ fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Confi
     Ok(Config {
         client_name: settings.text("client_name")?.unwrap_or_else(|| node_name.as_str().to_owned()),
         host: host_name.split('.').next().unwrap_or("localhost").to_owned(),
-        tls: tls(settings, config_dir)?,
-        proxy: proxy(settings)?,
+        tls,
+        proxy,
         log: log(&args, settings)?,
         args,
         file,
@@ -262,30 +263,26 @@ fn whitelist(settings: &Settings) -> Result<Whitelist> {
     }
 }
 
-fn tls(settings: &Settings, config_dir: &Path) -> Result<TlsSettings> {
-    let mode = settings.text("ssl_verify_mode")?;
-    let no_verify = mode.is_some_and(|mode| mode.trim_start_matches(':') == "verify_none")
-        && !settings.flag("verify_api_cert")?.unwrap_or(false);
-    Ok(TlsSettings {
-        no_verify,
-        ca_path: settings.path("ssl_ca_path")?,
-        ca_file: settings.path("ssl_ca_file")?,
-        env_cert_file: std::env::var_os("SSL_CERT_FILE").filter(|v| !v.is_empty()).map(PathBuf::from),
-        trusted_certs_dir: Some(
-            settings.path("trusted_certs_dir")?.unwrap_or_else(|| config_dir.join("trusted_certs")),
-        ),
-        client_cert: settings.path("ssl_client_cert")?,
-        client_key: settings.path("ssl_client_key")?,
-    })
-}
-
-fn proxy(settings: &Settings) -> Result<ProxySettings> {
-    let one = |name: &str| -> Result<Option<String>> {
-        let environment =
-            || [name.to_owned(), name.to_uppercase()].iter().find_map(|n| std::env::var(n).ok());
-        Ok(settings.text(name)?.or_else(environment))
+/// Certificates and proxies mean what they mean to every Chef program.
+fn network(settings: &Settings, config_dir: &Path) -> Result<(TlsSettings, ProxySettings)> {
+    let dir = std::path::absolute(config_dir).unwrap_or_else(|_| config_dir.to_owned());
+    let environment =
+        |name: &str| [name.to_owned(), name.to_uppercase()].iter().find_map(|n| std::env::var(n).ok());
+    let (tls, proxies) =
+        pushy_core::chef_config::network(settings.values(), &dir.display().to_string(), &environment)
+            .map_err(|error| error.context(settings.name()))?;
+    let path = |text: Option<String>| text.map(PathBuf::from);
+    let tls = TlsSettings {
+        no_verify: tls.no_verify,
+        ca_path: path(tls.ca_path),
+        ca_file: path(tls.ca_file),
+        env_cert_file: path(tls.env_cert_file),
+        trusted_certs_dir: path(tls.trusted_certs_dir).or_else(|| Some(dir.join("trusted_certs"))),
+        client_cert: path(tls.client_cert),
+        client_key: path(tls.client_key),
     };
-    Ok(ProxySettings { http: one("http_proxy")?, https: one("https_proxy")?, no_proxy: one("no_proxy")? })
+    let proxy = ProxySettings { http: proxies.http, https: proxies.https, no_proxy: proxies.no_proxy };
+    Ok((tls, proxy))
 }
 
 fn log(args: &Args, settings: &Settings) -> Result<Log> {

@@ -58,6 +58,11 @@ impl Settings {
         self.values.get(key)
     }
 
+    /// All of them.
+    pub(crate) fn values(&self) -> &ruby_config::Settings {
+        &self.values
+    }
+
     fn read_as<'a, T>(
         &'a self,
         key: &str,
