@@ -22,13 +22,19 @@ pub const SOCKET: &str = "admin.sock";
 /// The longest line taken: 10,000 nodes with their keys fit several times.
 const MAX_LINE: u64 = 64 << 20;
 
-/// A name with its public key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A name with its public key. `Debug` shows the name only, as do logs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewKey {
     /// The name.
     pub name: String,
     /// PEM.
     pub public_key: String,
+}
+
+impl std::fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.name)
+    }
 }
 
 /// One command. `org: None` means the only organization there is.
@@ -207,6 +213,7 @@ impl Admin {
         if command == Command::Status {
             return self.status().await;
         }
+        let what = shown(&command);
         let (changes, ended, answer) = {
             let directory = self.directory.read().unwrap_or_else(PoisonError::into_inner);
             let mut plan = Plan { directory: &directory, changes: Vec::new(), ended: Vec::new() };
@@ -219,6 +226,7 @@ impl Admin {
             for change in changes {
                 directory.apply(change);
             }
+            tracing::info!("directory changed: {what}");
         }
         if let Some(driver) = &self.driver {
             for (node, why) in ended {
@@ -261,14 +269,11 @@ impl Admin {
     }
 
     async fn answer(&self, stream: UnixStream) -> std::io::Result<()> {
-        let mut stream = BufReader::new(stream.take_limited());
+        let mut stream = BufReader::new(stream.take(MAX_LINE));
         let mut line = String::new();
         stream.read_line(&mut line).await?;
         let result = match serde_json::from_str::<Command>(&line) {
-            Ok(command) => {
-                tracing::info!(command = %name_of(&line), "admin command");
-                self.execute(command).await
-            }
+            Ok(command) => self.execute(command).await,
             Err(_) => {
                 Err(refused("not a command of this server; use the pushy-server of its version".into()))
             }
@@ -283,20 +288,13 @@ impl Admin {
     }
 }
 
-trait TakeLimited {
-    fn take_limited(self) -> tokio::io::Take<UnixStream>;
-}
-
-impl TakeLimited for UnixStream {
-    fn take_limited(self) -> tokio::io::Take<UnixStream> {
-        self.take(MAX_LINE)
+/// The command as the log shows it: names, no keys, not too long.
+fn shown(command: &Command) -> String {
+    let text = format!("{command:?}");
+    match text.char_indices().nth(300) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
-}
-
-/// The command's name, for the log; its arguments hold keys.
-fn name_of(line: &str) -> String {
-    let value: Value = serde_json::from_str(line).unwrap_or_default();
-    value["command"].as_str().unwrap_or_default().to_owned()
 }
 
 fn not_running() -> Error {

@@ -105,7 +105,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "max_nodes",
-        default: "10000",
+        default: "5000",
         help: "nodes this server must be able to hold; checked against the limit of open files at start",
     },
     Setting {
@@ -219,7 +219,7 @@ impl Config {
                 OnRestart::Continue,
             )?,
             validate_client_node_name: r.boolean("validate_client_node_name", true)?,
-            max_nodes: r.integer("max_nodes", 1, 1_000_000, 10_000)?,
+            max_nodes: r.integer("max_nodes", 1, 1_000_000, 5_000)?,
             max_connections_per_address: Some(r.integer("max_connections_per_address", 0, 1_000_000, 0)?)
                 .filter(|n| *n > 0),
         };

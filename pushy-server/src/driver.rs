@@ -172,7 +172,9 @@ impl Driver {
         let mut from_nodes = Vec::with_capacity(BATCH);
         let mut others = Vec::with_capacity(BATCH);
         loop {
+            // What a whole batch of events leaves to store is stored together.
             self.tick_if_due();
+            self.drain();
             self.send_bulk();
             let deadline = self.server.next_deadline().map(|at| Instant::from_std(clock::instant(at)));
             if let Some(at) = deadline
@@ -228,7 +230,6 @@ impl Driver {
 
     fn handle(&mut self, input: Input) {
         self.server.handle(clock::now(), input);
-        self.drain();
     }
 
     fn drain(&mut self) {

@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     UnsupportedMediaType,
     /// The body is longer than 1,000,000 bytes.
     TooLarge,
+    /// The body does not arrive.
+    Slow,
     /// The body of a job request is refused (2.5).
     InvalidJob(InvalidJob),
     /// A configuration request without a key (400).
@@ -59,6 +61,7 @@ impl Failure {
                 json!({ "error": "JSON must be no more than 1000000 bytes." }),
                 None,
             ),
+            Failure::Slow => text(StatusCode::REQUEST_TIMEOUT, "request timeout"),
             Failure::InvalidJob(why) => return super::json_response(StatusCode::BAD_REQUEST, why.body()),
             Failure::MissingKey => text(StatusCode::BAD_REQUEST, "Missing ccpk"),
             Failure::BadKey => text(StatusCode::UNAUTHORIZED, "Bad ccpk"),

@@ -25,6 +25,8 @@ use error::Failure;
 
 /// The longest request body, in bytes (2.1).
 const MAX_BODY: usize = 1_000_000;
+/// How long a body may take to arrive.
+const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// What the handlers need.
 pub struct Api {
@@ -159,7 +161,7 @@ async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, 
         return status::get(api, parts, body).await;
     };
     let head = auth::read(parts)?;
-    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Failure::TooLarge)?;
+    let body = read_body(body).await?;
     // These two come before the look-ups, so that a bad body is 400 for anybody (2.1).
     let job = if post { Some(jobs::parse(&body)?) } else { None };
     let key = match resource {
@@ -182,6 +184,12 @@ async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, 
         Resource::NodeStates { .. } => node_states::list(api, parts, caller).await,
         Resource::NodeState { node, .. } => node_states::get(api, parts, caller, node).await,
     }
+}
+
+/// The whole body: at most [`MAX_BODY`] bytes, within [`BODY_TIME`].
+async fn read_body(body: Body) -> Result<axum::body::Bytes, Failure> {
+    let whole = tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, MAX_BODY)).await;
+    whole.map_err(|_| Failure::Slow)?.map_err(|_| Failure::TooLarge)
 }
 
 /// The value of the first query parameter of this name, decoded.

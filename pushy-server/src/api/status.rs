@@ -12,7 +12,7 @@ use super::{Api, auth, json_response};
 /// Anyone may ask; job ids are shown only to a user, and only those of the user's organizations (D-08, decision 45).
 pub(super) async fn get(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, Failure> {
     negotiate::acceptable(&parts.headers, "application", "json")?;
-    let body = axum::body::to_bytes(body, super::MAX_BODY).await.map_err(|_| Failure::TooLarge)?;
+    let body = super::read_body(body).await?;
     let orgs = auth::organizations_of_user(api, parts, &body);
     let counts = api.driver.counts().await.map_err(|e| Failure::Unavailable(e.message().to_owned()))?;
     // A job's id begins with the end of its organization's (2.2).

@@ -1,6 +1,6 @@
 //! What a start refuses, and in which words; what a stop and a kill leave.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -216,5 +216,57 @@ async fn ipv6_works_throughout() {
     let created = lab.post(&lab.admin, r#"{"command":"x","nodes":["n"]}"#).await;
     created.check_status(201);
     assert!(created.header("location").expect("a place").starts_with(&format!("http://{}/", lab.address)));
+    lab.stop().await;
+}
+
+/// A certificate for 127.0.0.1 signed by itself, and its key, as PEM.
+fn certificate() -> (Vec<u8>, Vec<u8>) {
+    use openssl::x509::{X509, X509NameBuilder, extension::SubjectAlternativeName};
+    let key = openssl::rsa::Rsa::generate(2048).and_then(openssl::pkey::PKey::from_rsa).expect("a key");
+    let mut name = X509NameBuilder::new().expect("a name");
+    name.append_entry_by_text("CN", "127.0.0.1").expect("a name");
+    let name = name.build();
+    let mut cert = X509::builder().expect("a certificate");
+    cert.set_version(2).expect("a version");
+    cert.set_subject_name(&name).expect("a subject");
+    cert.set_issuer_name(&name).expect("an issuer");
+    cert.set_pubkey(&key).expect("a key");
+    let days = |n| openssl::asn1::Asn1Time::days_from_now(n).expect("a date");
+    cert.set_not_before(&days(0)).expect("a date");
+    cert.set_not_after(&days(1)).expect("a date");
+    let alternative = SubjectAlternativeName::new().ip("127.0.0.1").build(&cert.x509v3_context(None, None));
+    cert.append_extension(alternative.expect("an extension")).expect("an extension");
+    cert.sign(&key, openssl::hash::MessageDigest::sha256()).expect("a signature");
+    (cert.build().to_pem().expect("PEM"), key.private_key_to_pem_pkcs8().expect("PEM"))
+}
+
+#[tokio::test]
+async fn tls_serves_rest_and_shows_in_addresses() {
+    let root = made("tls_cert = \"c.pem\"\ntls_key = \"k.pem\"\n").await;
+    let dir = root.path().join("D");
+    let (cert, key) = certificate();
+    std::fs::write(dir.join("c.pem"), &cert).expect("written");
+    std::fs::write(dir.join("k.pem"), key).expect("written");
+    let lab = Lab::start_in(root).await;
+    let url = format!("https://{}", lab.address);
+    assert_eq!(lab.about["api_url"], url.as_str());
+    let address = lab.address;
+    let answer = wait(move || {
+        let mut connector =
+            openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls_client()).expect("a client");
+        let trusted = openssl::x509::X509::from_pem(&cert).expect("a certificate");
+        connector.cert_store_mut().add_cert(trusted).expect("trusted");
+        let stream = std::net::TcpStream::connect(address).expect("a connection");
+        let mut stream = connector.build().connect("127.0.0.1", stream).expect("a handshake");
+        stream
+            .write_all(b"GET /pushy/_status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .expect("sent");
+        let mut text = String::new();
+        // Without a close_notify the end is an error; what came before is what counts.
+        let _ = stream.read_to_string(&mut text);
+        text
+    })
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("it's alive"), "{answer}");
     lab.stop().await;
 }
