@@ -222,9 +222,10 @@ impl Server {
                 fetched_at: bound.fetched_at,
                 active: true,
             };
-            let before = node.keys.bound.iter().find(|b| b.active && b.key != key).map(|b| b.key);
+            let others = node.keys.bound.iter().filter(|b| b.active && b.key != key);
+            let before: Vec<CurveKey> = others.map(|b| b.key).collect();
             self.bindings.record(Record::Binding(binding));
-            if let Some(before) = before {
+            for before in before {
                 self.note_switch(id, &peer);
                 self.end_key(id, before, "another key of the node has taken over");
             }

@@ -1,6 +1,6 @@
 //! The jobs: carries out what the tables of [`super::job_state`] say (section 6).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::event::{Event, Vote};
 use crate::ids::{JobId, NodeRef, OrgId};
@@ -24,8 +24,12 @@ impl Server {
         }
         let now = self.now.wall;
         let mut nodes = Vec::with_capacity(asked.nodes.len());
+        let mut named = HashSet::with_capacity(asked.nodes.len());
         for name in asked.nodes {
             let node = self.intern_node(&NodeRef { org: org.clone(), node: name.clone() });
+            if !named.insert(node) {
+                continue; // D-03
+            }
             let available = self.nodes.get(&node).is_some_and(|n| n.is_available());
             // D-39: a node that is down is not asked.
             let status = if available { NodeStatus::New } else { NodeStatus::Unavailable };
@@ -108,9 +112,6 @@ impl Server {
         for (node, status) in members {
             self.steps += 1;
             let at = u32::try_from(live.nodes.len()).unwrap_or(u32::MAX);
-            if live.index.contains_key(node) {
-                continue; // Named twice (D-03).
-            }
             live.index.insert(*node, at);
             live.tally.count(*status, true);
             let asked = request.is_none() || *status == NodeStatus::New;

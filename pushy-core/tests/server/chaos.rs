@@ -115,6 +115,11 @@ impl World {
             }
             Event::QuorumSucceeded => {
                 assert!(!matches!(stored.status, JobStatus::New | JobStatus::Voting), "seed {}", self.seed);
+                let yes = |s: &NodeStatus| {
+                    !matches!(s, NodeStatus::New | NodeStatus::Nacked | NodeStatus::Unavailable)
+                };
+                let votes = stored.nodes.iter().filter(|(_, status)| yes(status)).count();
+                assert!(votes >= stored.quorum as usize, "seed {}: {votes} votes", self.seed);
             }
             Event::Start | Event::QuorumVote { .. } | Event::Rehab { .. } => {}
         }

@@ -122,7 +122,7 @@ fn a_finished_job_stays_in_memory_until_it_is_stored() {
     lab.set_disk(Disk::Fails);
     lab.say("a", nack_commit(&job));
     lab.pass(60_000);
-    assert_eq!(lab.server.counts().1, [job.clone()]);
+    assert_eq!(lab.server.counts().1, std::slice::from_ref(&job));
     lab.set_disk(Disk::Keeps);
     lab.pass(10_000);
     assert_eq!(lab.server.counts().1.len(), 0);

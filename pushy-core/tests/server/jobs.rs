@@ -13,7 +13,9 @@ fn check(nodes: &str, quorum: u32, script: &str, events: &str) -> (Lab, JobId) {
     let mut lab = Lab::new();
     let names: Vec<&str> = nodes.split(' ').collect();
     for name in names.iter().filter(|name| !name.starts_with("down")) {
-        lab.bring_up(name);
+        if !lab.nodes.contains_key(*name) {
+            lab.bring_up(name);
+        }
     }
     let mut request = lab.request(&names);
     request.quorum = Some(quorum);
@@ -118,6 +120,8 @@ fn feeds() {
          run_complete(b:client_died_while_running) rehab(b) run_start(a) run_complete(a:success) \
          job_complete(complete)",
     );
+    // D-03: named twice, asked once.
+    check("a a", 1, "a:nack_commit", "start quorum_vote(a:failure) job_complete(quorum_failed)");
     // Quorum 0 with nobody there completes at once.
     check("down", 0, "", "start quorum_vote(down:down) rehab(down) quorum_succeeded job_complete(complete)");
 }

@@ -6,5 +6,6 @@ mod costs;
 mod durability;
 mod jobs;
 mod lab;
+mod no_panic;
 mod nodes;
 mod resync;

@@ -33,7 +33,8 @@ fn rows() {
     let running: Words = &[ack_commit, ack_run];
     let other = JobId::new("00000000000000000000000000000000").unwrap();
     use JobState::{Committed, Idle, Running};
-    let rows: [(&str, Words, JobState, Option<bool>, &str, NodeStatus); 9] = [
+    type Row = (&'static str, Words, JobState, Option<bool>, &'static str, NodeStatus);
+    let rows: [Row; 9] = [
         ("voting, new, committed", none, Committed, Some(true), "ack run", NodeStatus::Ready),
         ("voting, new, idle", none, Idle, None, "ack commit", NodeStatus::New),
         ("voting, new, another job", none, Running, Some(false), "ack abort", NodeStatus::Nacked),
