@@ -1,3 +1,6 @@
-//! Shared helpers of the cross-crate tests.
+//! Shared helpers of the cross-crate tests: HTTP, processes, waiting with a deadline.
 
 pub mod http;
+pub mod process;
+
+pub use process::{Process, bin_dir, until};

@@ -268,6 +268,18 @@ pub enum Bug {
     JobLostWithConnection,
 }
 
+impl Bug {
+    /// Every defect.
+    pub const ALL: &'static [Bug] = &[
+        Bug::OptionsBeforeBusyCheck,
+        Bug::RepeatedRunStartsAgain,
+        Bug::EndedJobForgotten,
+        Bug::ResultSentOnce,
+        Bug::OldMessagesBelieved,
+        Bug::JobLostWithConnection,
+    ];
+}
+
 fn planted(bug: Option<Bug>, which: Bug) -> bool {
     cfg!(feature = "planted-bugs") && bug == Some(which)
 }

@@ -1,0 +1,130 @@
+//! A node's host, with our agent or with an original client on it.
+
+use pushy_core::auth::SigningKey;
+use pushy_core::ids::{NodeName, OrgName};
+use pushy_core::node::Bug;
+
+use crate::net::LinkId;
+use crate::node_host::{JobEvent, NodeHost, Wish};
+use crate::original_node::OriginalNode;
+
+/// One host.
+pub enum Host {
+    /// Our agent.
+    Ours(Box<NodeHost>),
+    /// The original's behaviour.
+    Original(Box<OriginalNode>),
+}
+
+/// Calls the same method on whichever it is.
+macro_rules! either {
+    ($self:expr, $host:ident => $call:expr) => {
+        match $self {
+            Host::Ours($host) => $call,
+            Host::Original($host) => $call,
+        }
+    };
+}
+
+impl Host {
+    /// A host with our agent.
+    pub fn ours(name: NodeName, org: OrgName, key: SigningKey, seed: u64) -> Host {
+        Host::Ours(Box::new(NodeHost::new(name, org, key, seed)))
+    }
+
+    /// A host with an original client.
+    pub fn original(name: NodeName, org: OrgName, key: SigningKey, seed: u64) -> Host {
+        Host::Original(Box::new(OriginalNode::new(name, org, key, seed)))
+    }
+
+    /// Plants a defect in our agent.
+    pub fn plant(&mut self, bug: Bug) {
+        if let Host::Ours(host) = self {
+            host.bug = Some(bug);
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &NodeName {
+        either!(self, host => &host.name)
+    }
+
+    /// Which life of the process this is.
+    pub fn life(&self) -> u64 {
+        either!(self, host => host.life)
+    }
+
+    /// Whether the process runs.
+    pub fn is_up(&self) -> bool {
+        either!(self, host => host.is_up())
+    }
+
+    /// Sets its wall clock, in seconds off the true time.
+    pub fn set_clock(&mut self, offset: i64) {
+        either!(self, host => host.clock_offset = offset);
+    }
+
+    /// The process starts.
+    pub fn start(&mut self, now: u64, wishes: &mut Vec<Wish>) {
+        either!(self, host => host.start(now, wishes));
+    }
+
+    /// The process dies.
+    pub fn crash(&mut self) -> Vec<LinkId> {
+        either!(self, host => host.crash())
+    }
+
+    /// The answer to a fetch.
+    pub fn config(&mut self, now: u64, body: Option<String>, wishes: &mut Vec<Wish>) {
+        either!(self, host => host.config(now, body, wishes));
+    }
+
+    /// A stream exists.
+    pub fn connected(&mut self, now: u64, conn: u64, link: LinkId, wishes: &mut Vec<Wish>) {
+        either!(self, host => host.connected(now, conn, link, wishes));
+    }
+
+    /// A stream cannot be had.
+    pub fn refused(&mut self, now: u64, conn: u64, wishes: &mut Vec<Wish>) {
+        match self {
+            Host::Ours(host) => host.refused(now, conn, wishes),
+            Host::Original(host) => host.refused(now, conn),
+        }
+    }
+
+    /// Bytes arrived.
+    pub fn receive(&mut self, now: u64, link: LinkId, bytes: &[u8], wishes: &mut Vec<Wish>) {
+        either!(self, host => host.receive(now, link, bytes, wishes));
+    }
+
+    /// A stream is gone.
+    pub fn gone(&mut self, now: u64, link: LinkId, wishes: &mut Vec<Wish>) {
+        match self {
+            Host::Ours(host) => host.gone(now, link, wishes),
+            Host::Original(host) => host.gone(now, link),
+        }
+    }
+
+    /// The operating system reports.
+    pub fn job_event(&mut self, now: u64, event: JobEvent, wishes: &mut Vec<Wish>) {
+        either!(self, host => host.job_event(now, event, wishes));
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: u64, wishes: &mut Vec<Wish>) {
+        either!(self, host => host.tick(now, wishes));
+    }
+
+    /// When [`Host::tick`] is due.
+    pub fn next_deadline(&self) -> Option<u64> {
+        either!(self, host => host.next_deadline())
+    }
+
+    /// Sends two foreign frames over the node's own command connection. Answers whether there was one.
+    pub fn inject(&mut self, header: &[u8], body: &[u8], wishes: &mut Vec<Wish>) -> bool {
+        match self {
+            Host::Ours(host) => host.inject(header, body, wishes),
+            Host::Original(_) => false,
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What really happened, kept beside what the server believes; every rule of the simulation is checked here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pushy_core::event::Event;
+use pushy_core::ids::{JobId, NodeName};
+use pushy_core::job::{Job, NodeStatus};
+use pushy_core::message::{FromServer, JobRef, JobState, NodeMessage, ServerMessage};
+
+use crate::net::LinkId;
+use crate::store::Stored;
+
+type Part = (JobId, NodeName);
+
+/// The ledger.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Jobs that were answered with 201.
+    pub started_jobs: BTreeSet<JobId>,
+    votes: BTreeSet<Part>,
+    starts: BTreeMap<Part, u64>,
+    exits: BTreeMap<Part, (u64, bool)>,
+    killed: BTreeSet<Part>,
+    running: BTreeMap<NodeName, JobId>,
+    ran: BTreeSet<JobId>,
+    closed_at: BTreeMap<Part, u64>,
+    excused: BTreeSet<Part>,
+    standing: BTreeMap<LinkId, NodeName>,
+    left_at: BTreeMap<NodeName, u64>,
+    /// Nodes with an original client: its results can be lost.
+    pub originals: BTreeSet<NodeName>,
+    /// A node may be given up after this long without a connection.
+    pub down_after: u64,
+}
+
+/// A rule that was broken.
+pub type Broken = String;
+
+impl Ledger {
+    /// An empty one.
+    pub fn new(down_after: u64) -> Ledger {
+        Ledger { down_after, ..Ledger::default() }
+    }
+
+    /// The server heard a node's own message (before any replay by others).
+    pub fn heard(&mut self, link: LinkId, node: &NodeName, message: &NodeMessage) {
+        self.standing.insert(link, node.clone());
+        match message {
+            NodeMessage::AckCommit { job: JobRef::Id(job) }
+            | NodeMessage::Heartbeat { state: Some(JobState::Committed), job: JobRef::Id(job), .. } => {
+                self.votes.insert((job.clone(), node.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// The server has lost a connection.
+    pub fn left(&mut self, now: u64, link: LinkId) {
+        if let Some(node) = self.standing.remove(&link) {
+            self.left_at.insert(node, now);
+        }
+    }
+
+    /// A process was started on a node.
+    pub fn started(&mut self, now: u64, job: &JobId, node: &NodeName) -> Result<(), Broken> {
+        let part = (job.clone(), node.clone());
+        if let Some(before) = self.starts.insert(part, now) {
+            return Err(format!("job {job} was started twice on {node}: at {before} and {now}"));
+        }
+        if !self.ran.contains(job) {
+            return Err(format!("job {job} was started on {node} without a stored quorum"));
+        }
+        self.running.insert(node.clone(), job.clone());
+        Ok(())
+    }
+
+    /// A process ended by itself.
+    pub fn ended(&mut self, now: u64, job: JobId, node: &NodeName, good: bool) {
+        self.running.remove(node);
+        self.exits.insert((job, node.clone()), (now, good));
+    }
+
+    /// A process was killed because its agent was told to.
+    pub fn killed(&mut self, job: JobId, node: &NodeName) {
+        self.running.remove(node);
+        self.killed.insert((job, node.clone()));
+    }
+
+    /// A quorum was stored.
+    fn won(&mut self, job: &Job) -> Result<(), Broken> {
+        if !self.ran.insert(job.id.clone()) {
+            return Err(format!("job {} won its vote twice", job.id));
+        }
+        let no = |s: &NodeStatus| matches!(s, NodeStatus::New | NodeStatus::Nacked | NodeStatus::Unavailable);
+        let yes: Vec<&NodeName> = job.nodes.iter().filter(|(_, s)| !no(s)).map(|(n, _)| n).collect();
+        if (yes.len() as u32) < job.quorum {
+            return Err(format!("job {} runs with {} of {} votes", job.id, yes.len(), job.quorum));
+        }
+        if let Some(node) = yes.iter().find(|n| !self.votes.contains(&(job.id.clone(), (**n).clone()))) {
+            return Err(format!("job {} counts a vote that {node} never gave", job.id));
+        }
+        if job.nodes.iter().any(|(_, s)| *s == NodeStatus::New) {
+            return Err(format!("job {} runs while a vote is open", job.id));
+        }
+        Ok(())
+    }
+
+    /// An agent died, its process with it.
+    pub fn died(&mut self, node: &NodeName) {
+        self.running.remove(node);
+    }
+
+    /// The store has taken something.
+    pub fn stored(&mut self, now: u64, stored: &mut Stored) -> Result<(), Broken> {
+        for job in std::mem::take(&mut stored.won) {
+            self.won(&job)?;
+        }
+        for job in stored.jobs.values() {
+            for (node, status) in &job.nodes {
+                let part = (job.id.clone(), node.clone());
+                if status.is_terminal() && !self.closed_at.contains_key(&part) {
+                    let standing = self.standing.values().any(|n| n == node);
+                    let left = self.left_at.get(node).copied().unwrap_or(0);
+                    if !standing && left + self.down_after <= now {
+                        self.excused.insert(part.clone());
+                    }
+                    self.closed_at.insert(part, now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The server tells a feed.
+    pub fn announced(&self, job: &JobId, event: &Event, stored: &Stored) -> Result<(), Broken> {
+        let Some(kept) = stored.jobs.get(job) else {
+            return Err(format!("{} of job {job} was announced, which is not stored", event.name()));
+        };
+        match event {
+            Event::JobComplete { status } if kept.status != *status => {
+                Err(format!("job {job} was announced {status} and is stored {}", kept.status))
+            }
+            Event::QuorumSucceeded if !self.ran.contains(job) => {
+                Err(format!("quorum of job {job} was announced before it was stored"))
+            }
+            Event::RunComplete { node, .. }
+                if stored.node_status(job, node).is_some_and(|s| !s.is_terminal()) =>
+            {
+                Err(format!("{node} of job {job} was announced done before it was stored"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A message leaves for a node.
+    pub fn sent(&self, node: &NodeName, body: &[u8], stored: &Stored) -> Result<(), Broken> {
+        let Ok(message) = FromServer::decode(body) else {
+            return Err(format!("{node} is sent something unreadable"));
+        };
+        match message.message {
+            ServerMessage::Commit(commit) if !stored.jobs.contains_key(&commit.job) => {
+                Err(format!("commit of job {} left before it was stored", commit.job))
+            }
+            ServerMessage::Run { job } if !self.ran.contains(&job) => {
+                Err(format!("run of job {job} left before its quorum was stored"))
+            }
+            ServerMessage::Abort => {
+                let open = |s: NodeStatus| matches!(s, NodeStatus::Ready | NodeStatus::Running);
+                match self.running.get(node) {
+                    Some(job) if stored.node_status(job, node).is_some_and(open) => {
+                        Err(format!("{node} is told to abort in the middle of job {job}"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            ServerMessage::ResultAck { job } => match stored.node_status(&job, node) {
+                Some(status) if !status.is_terminal() => {
+                    Err(format!("result of {node} for job {job} was acknowledged, stored is {status}"))
+                }
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// The end: everything is quiet again.
+    ///
+    /// # Errors
+    /// The first rule that is broken. An original server may lose results.
+    pub fn settle(&self, stored: &Stored, original_server: bool) -> Result<(), Broken> {
+        for id in &self.started_jobs {
+            let Some(job) = stored.jobs.get(id) else { return Err(format!("job {id} was promised and is lost")) };
+            if !job.status.is_terminal() {
+                return Err(format!("job {id} never ended: {}", job.status));
+            }
+            if let Some((node, status)) = job.nodes.iter().find(|(_, s)| !s.is_terminal()) {
+                return Err(format!("job {id} is {} with {node} still {status}", job.status));
+            }
+        }
+        for ((job, node), (at, good)) in &self.exits {
+            if original_server || self.originals.contains(node) || self.killed.contains(&(job.clone(), node.clone())) {
+                continue;
+            }
+            let Some(status) = stored.node_status(job, node) else { continue };
+            let fits = match status {
+                NodeStatus::Succeeded => *good,
+                NodeStatus::Failed => !*good,
+                NodeStatus::TimedOut | NodeStatus::Aborted => true,
+                NodeStatus::Crashed => self.given_up(job, node, *at),
+                _ => false,
+            };
+            if !fits {
+                let end = if *good { "well" } else { "badly" };
+                return Err(format!("{node} ended job {job} {end} at {at}, stored is {status}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a node was given up for good reason: while it still ran, or after it was out of reach for long.
+    fn given_up(&self, job: &JobId, node: &NodeName, exit: u64) -> bool {
+        let part = (job.clone(), node.clone());
+        self.closed_at.get(&part).is_some_and(|closed| *closed <= exit) || self.excused.contains(&part)
+    }
+}

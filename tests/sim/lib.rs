@@ -1,0 +1,1 @@
+//! The simulation is a test; there is nothing here to link.

@@ -1,0 +1,183 @@
+//! Simulation: one server, a few nodes, a hostile network, one clock; everything follows from a seed (decision 28).
+//!
+//! `PUSHY_SIM_SEEDS=N` sets how many seeds are run, `PUSHY_SIM_SEED=S` runs one and prints its trace. Real bytes travel:
+//! ZMTP with CURVE, signatures, JSON. Not covered: the programs around the machines, real processes and disks, REST's
+//! authentication; those have tests of their own.
+
+// A test program: nothing is reachable from outside, and `pub` says what a module offers the others.
+#![allow(unreachable_pub)]
+
+mod host;
+mod keys;
+mod ledger;
+mod net;
+mod node_host;
+mod ops;
+mod original_node;
+mod original_server;
+mod push;
+mod server_host;
+mod store;
+mod world;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pushy_core::node::Bug;
+use pushy_core::server::PlantedBug;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use ledger::Broken;
+use ops::FAULTS;
+use world::World;
+
+/// Operations and faults happen before this, in milliseconds.
+const CALM: u64 = 60_000;
+/// After that every one of our nodes must be available within this.
+const HEALED: u64 = 45_000;
+/// An original client needs its own timer: up to 120 s after a failed fetch (decision 4).
+const HEALED_ORIGINAL: u64 = 135_000;
+
+struct Outcome {
+    faults: [u64; FAULTS.len()],
+    jobs: usize,
+}
+
+fn run(seed: u64, prepare: impl Fn(&mut World)) -> Result<Outcome, (Broken, Vec<String>)> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let nodes = 2 + (random.next_u64() % 4) as usize;
+    // Every third seed has original clients among the nodes, or an original server. The last node, the attacker's,
+    // is ours.
+    let originals = if seed % 3 == 2 { (random.next_u64() % nodes as u64) as usize } else { 0 };
+    let original_server = seed % 3 == 2 && originals == 0;
+    let mut world = World::new(random.next_u64(), nodes, originals, original_server);
+    prepare(&mut world);
+    world.schedule(ops::generate(&mut random, CALM));
+    let healed = if originals > 0 { HEALED_ORIGINAL } else { HEALED };
+    let result = drive(&mut world, healed);
+    match result {
+        Ok(()) => Ok(Outcome { faults: world.faults, jobs: world.ledger.started_jobs.len() }),
+        Err(broken) => {
+            let mut trace = std::mem::take(&mut world.trace);
+            trace.extend(world.server.log().iter().map(|l| format!("server log {l}")));
+            Err((format!("seed {seed} at {}: {broken}", world.now()), trace))
+        }
+    }
+}
+
+fn drive(world: &mut World, healed: u64) -> Result<(), Broken> {
+    world.run(CALM)?;
+    world.heal()?;
+    // Every job has ended by then: 6 s of voting and 20 s of running at most.
+    world.run(CALM + healed)?;
+    world.ledger.settle(&world.server.kept().stored, world.server.is_original())?;
+    let missing = world.missing();
+    if missing.is_empty() { Ok(()) } else { Err(format!("not available after {healed} ms of calm: {missing:?}")) }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number")),
+        Err(_) => default,
+    }
+}
+
+#[test]
+fn seeds() {
+    if let Ok(seed) = std::env::var("PUSHY_SIM_SEED") {
+        let seed = seed.parse().expect("PUSHY_SIM_SEED is a number");
+        let (broken, trace) = match run(seed, |world| world.traced = true) {
+            Ok(outcome) => return println!("seed {seed}: {} jobs, no rule broken", outcome.jobs),
+            Err(failure) => failure,
+        };
+        panic!("{}\n{broken}", trace.join("\n"));
+    }
+    let seeds = number("PUSHY_SIM_SEEDS", 500);
+    let next = AtomicU64::new(0);
+    let totals = Mutex::new(([0u64; FAULTS.len()], 0usize, Vec::new()));
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        break;
+                    }
+                    let outcome = run(seed, |_| ());
+                    let mut totals = totals.lock().expect("no worker panics");
+                    match outcome {
+                        Ok(outcome) => {
+                            totals.1 += outcome.jobs;
+                            for (sum, count) in totals.0.iter_mut().zip(outcome.faults) {
+                                *sum += count;
+                            }
+                        }
+                        Err((broken, _)) => totals.2.push(broken),
+                    }
+                }
+            });
+        }
+    });
+    let (faults, jobs, broken) = totals.into_inner().expect("no worker panics");
+    println!("simulation: {seeds} seeds, {jobs} jobs, {} failures", broken.len());
+    for (name, count) in FAULTS.iter().zip(faults) {
+        println!("  fault {name:<14} {count}");
+    }
+    let shown: Vec<&String> = broken.iter().take(20).collect();
+    assert!(broken.is_empty(), "{} seeds broke a rule:\n{shown:#?}", broken.len());
+    if seeds >= 10_000 {
+        for (name, count) in FAULTS.iter().zip(faults) {
+            assert!(count >= 1_000, "fault {name} happened {count} times only");
+        }
+    }
+}
+
+/// Every defect planted in our machines is found, so that a simulation that finds nothing means something.
+#[test]
+fn planted_defects_are_found() {
+    let seeds = number("PUSHY_SIM_PLANTED_SEEDS", 2_000);
+    let server = PlantedBug::ALL.iter().map(|b| (format!("{b:?}"), Planted::Server(*b)));
+    let node = Bug::ALL.iter().map(|b| (format!("{b:?}"), Planted::Node(*b)));
+    let mut missed = Vec::new();
+    for (name, bug) in server.chain(node) {
+        let found = first_failure(seeds, |world| match bug {
+            Planted::Server(bug) => world.server.plant(bug),
+            Planted::Node(bug) => world.hosts.iter_mut().for_each(|h| h.plant(bug)),
+        });
+        match found {
+            Some(broken) => println!("planted {name}: {broken}"),
+            None => missed.push(name),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {seeds} seeds: {missed:?}");
+}
+
+#[derive(Clone, Copy)]
+enum Planted {
+    Server(PlantedBug),
+    Node(Bug),
+}
+
+fn first_failure(seeds: u64, prepare: impl Fn(&mut World) + Sync) -> Option<Broken> {
+    let next = AtomicU64::new(0);
+    let found = Mutex::new(None);
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds || found.lock().expect("no worker panics").is_some() {
+                        break;
+                    }
+                    if let Err((broken, _)) = run(seed, &prepare) {
+                        *found.lock().expect("no worker panics") = Some(broken);
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().expect("no worker panics")
+}

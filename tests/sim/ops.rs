@@ -1,0 +1,111 @@
+//! What a seed does to the world: jobs and faults, with the moment of each.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::RngCore;
+
+use crate::node_host::COMMANDS;
+
+/// One thing done to the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// An operator starts a job on the nodes of this bit mask.
+    StartJob {
+        /// Index into `COMMANDS`.
+        command: usize,
+        /// Which nodes, plus one that does not exist when the highest bit is set.
+        nodes: u64,
+        /// Yes votes needed, as a share in percent.
+        quorum: u64,
+        /// Seconds.
+        run_timeout: u32,
+    },
+    /// A stream is cut, somewhere within what is in flight.
+    Cut(u64),
+    /// A stream stands still for milliseconds, in one direction.
+    Stall(u64, u64),
+    /// A stream's bytes vanish; nobody is told for milliseconds.
+    HalfOpen(u64, u64),
+    /// New streams are refused for milliseconds.
+    Refuse(u64),
+    /// Everything takes this many times longer, for milliseconds.
+    Slow(u64, u64),
+    /// The server dies and starts again after milliseconds.
+    ServerCrash(u64),
+    /// An agent dies and starts again after milliseconds.
+    NodeCrash(u64, u64),
+    /// The store fails for milliseconds.
+    StoreFails(u64),
+    /// The store takes longer by the second number, for milliseconds.
+    StoreSlow(u64, u64),
+    /// A host's wall clock steps by seconds; host 0 is the server.
+    ClockStep(u64, i64),
+    /// An attacker sends a frame recorded before on a connection of its own, or to a node.
+    Replay(u64),
+}
+
+/// Names of the faults, for the report.
+pub const FAULTS: [&str; 11] = [
+    "cut",
+    "stall",
+    "half-open",
+    "refused",
+    "slow",
+    "server-crash",
+    "node-crash",
+    "store-fails",
+    "store-slow",
+    "clock-step",
+    "replay",
+];
+
+impl Op {
+    /// Which of [`FAULTS`] it is.
+    pub fn fault(&self) -> Option<usize> {
+        Some(match self {
+            Op::StartJob { .. } => return None,
+            Op::Cut(_) => 0,
+            Op::Stall(..) => 1,
+            Op::HalfOpen(..) => 2,
+            Op::Refuse(_) => 3,
+            Op::Slow(..) => 4,
+            Op::ServerCrash(_) => 5,
+            Op::NodeCrash(..) => 6,
+            Op::StoreFails(_) => 7,
+            Op::StoreSlow(..) => 8,
+            Op::ClockStep(..) => 9,
+            Op::Replay(_) => 10,
+        })
+    }
+}
+
+/// A schedule: sorted by time, in milliseconds, all before `until`.
+pub fn generate(random: &mut ChaCha8Rng, until: u64) -> Vec<(u64, Op)> {
+    let count = 12 + random.next_u64() % 24;
+    let mut ops: Vec<(u64, Op)> = (0..count).map(|_| (random.next_u64() % until, one(random))).collect();
+    ops.sort_by_key(|(at, _)| *at);
+    ops
+}
+
+fn one(random: &mut ChaCha8Rng) -> Op {
+    let mut pick = |limit: u64| random.next_u64() % limit;
+    match pick(20) {
+        0..=6 => Op::StartJob {
+            // Mostly commands that run.
+            command: [0, 0, 0, 1, 2, 2, 2, 3, 4, 5, 6][pick(11) as usize] % COMMANDS.len(),
+            nodes: 1 + pick(u64::MAX),
+            quorum: [0, 30, 50, 100, 100, 100][pick(6) as usize],
+            run_timeout: [0, 3, 8, 20, 20][pick(5) as usize],
+        },
+        7 | 8 => Op::Cut(pick(1 << 20)),
+        9 => Op::Stall(pick(1 << 20), 100 + pick(15_000)),
+        10 => Op::HalfOpen(pick(1 << 20), 1_000 + pick(40_000)),
+        11 => Op::Refuse(pick(8_000)),
+        12 => Op::Slow(2 + pick(60), pick(8_000)),
+        13 => Op::ServerCrash(1 + pick(12_000)),
+        14 => Op::NodeCrash(pick(1 << 20), 1 + pick(8_000)),
+        15 => Op::StoreFails(pick(6_000)),
+        16 => Op::StoreSlow(pick(8_000), 1 + pick(3_000)),
+        17 => Op::ClockStep(pick(8), pick(801) as i64 - 400),
+        _ => Op::Replay(pick(1 << 20)),
+    }
+}
