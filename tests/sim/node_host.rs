@@ -6,11 +6,11 @@ use pushy_core::auth::SigningKey;
 use pushy_core::ids::{IncarnationId, JobId, NodeName, OrgName};
 use pushy_core::job::JobOptions;
 use pushy_core::node::{
-    Captured, CommandLine, Commands, Exit, Input, JobSpec, KeptResult, Node, Output, Port, Restored, Settings, Stage,
-    job_runner,
+    Captured, Exit, Input, KeptResult, Node, Output, Port, Restored, Settings, Stage, job_runner,
 };
 use pushy_core::server::{CurveKey, LogLevel};
 use pushy_core::time::Millis;
+use pushy_core::whitelist::{Key, Whitelist};
 use pushy_core::zmtp::{Event as PeerEvent, Limits, Peer, Role};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -57,17 +57,9 @@ pub enum JobEvent {
 /// The commands of the simulation; their names say what they do. `refused` is not on any whitelist.
 pub const COMMANDS: [&str; 7] = ["ok", "fail", "slow", "hang", "cannot-start", "cannot-prepare", "refused"];
 
-struct Whitelist;
-
-impl Commands for Whitelist {
-    fn look_up(&self, command: &str, options: &JobOptions) -> Option<JobSpec> {
-        (COMMANDS.contains(&command) && command != "refused").then(|| JobSpec {
-            command: command.to_owned(),
-            command_line: CommandLine::Text(command.to_owned()),
-            lock: None,
-            options: options.clone(),
-        })
-    }
+fn whitelist() -> Whitelist {
+    let known = COMMANDS.iter().filter(|c| **c != "refused");
+    known.fold(Whitelist::builder(), |list, c| list.entry(Key::Exact((*c).to_owned()), *c)).build().expect("plain keys")
 }
 
 struct Conn {
@@ -143,7 +135,7 @@ impl NodeHost {
             incarnation: IncarnationId::generate(&mut self.random),
             client_key: self.key.clone(),
             max_body: 63_000,
-            commands: Box::new(Whitelist),
+            whitelist: whitelist(),
         };
         let restored = Restored { results: self.spool.values().cloned().collect(), pinned: self.pinned.clone() };
         let mut machine = Node::new(settings, restored, Box::new(generator), clock(now, self.clock_offset));

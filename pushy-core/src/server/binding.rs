@@ -9,7 +9,7 @@ use crate::time::Millis;
 use crate::wire::SessionKey;
 
 use super::planted::PlantedBug;
-use super::tables::{Bound, Conn, Gated, NodeId, Queued, Switch, Timer};
+use super::tables::{Bound, Conn, Gated, NodeId, Queued, Switch, Timer, ToNode};
 use super::{Binding, ConnId, CurveKey, LogLevel, Output, Record, RequestId, Server};
 
 /// So many superseded keys of a node are remembered, to name it when one knocks (decision 5).
@@ -233,6 +233,9 @@ impl Server {
         if let Some(old) = self.node_connected(id, conn) {
             self.close(old);
         }
+        // Said at once, not only to the first message: an original client that believes the server gone says
+        // nothing and goes deaf unless it hears something within 4 s (1.3 step 10, D-54).
+        self.send(id, ToNode::Ack);
         if self.planted(PlantedBug::CommitResentBlindly) {
             self.forget_commits(id);
         }
