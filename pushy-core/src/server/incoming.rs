@@ -135,8 +135,10 @@ impl Server {
     /// A vote or the like.
     fn word(&mut self, about: &About<'_>, said: Said) {
         let Some(ix) = self.find_job(about.job) else {
-            // 4.8: other types without a live job. One that waited in a queue says nothing about now.
-            if about.freshness != Freshness::Stale {
+            // 4.8: other types without a live job. One that waited in a queue says nothing about now, and a late refusal of a
+            // job that is over says nothing against the one its node is busy with.
+            let refuses = said == Said::NackCommit && about.job.id().is_some();
+            if about.freshness != Freshness::Stale && !(refuses && self.is_engaged(about.node, None)) {
                 self.node_hears(about.node, NodeEvent::RehabRequest);
             }
             return;

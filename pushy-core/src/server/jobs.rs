@@ -183,7 +183,7 @@ impl Server {
         let Some(before) = self.member(ix, id).map(|m| m.status) else { return };
         let late = rule.to.is_none() && before.is_terminal();
         // A node does one job at a time: one that does another has not voted yes here, and is left alone.
-        let spared = before == NodeStatus::New && self.is_engaged_elsewhere(id, ix);
+        let spared = before == NodeStatus::New && self.is_engaged(id, Some(ix));
         if let Some(to) = rule.to {
             self.set_status(ix, id, to);
         }
@@ -231,10 +231,10 @@ impl Server {
         }
     }
 
-    /// Whether the node waits for, or does, another job.
-    fn is_engaged_elsewhere(&self, id: NodeId, ix: JobIx) -> bool {
+    /// Whether the node waits for, or does, a job other than `except`.
+    pub(super) fn is_engaged(&self, id: NodeId, except: Option<JobIx>) -> bool {
         let Some(node) = self.nodes.get(&id) else { return false };
-        node.jobs.iter().filter(|other| **other != ix).filter_map(|other| self.jobs.get(other)).any(|job| {
+        node.jobs.iter().filter(|other| Some(**other) != except).filter_map(|other| self.jobs.get(other)).any(|job| {
             let member = job.index.get(&id).and_then(|at| job.nodes.get(*at as usize));
             job.phase() != Phase::Over
                 && member.is_some_and(|m| matches!(m.status, NodeStatus::Ready | NodeStatus::Running))

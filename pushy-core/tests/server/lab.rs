@@ -252,6 +252,11 @@ impl Lab {
             let node = self.node(name);
             node.conn = Some(conn);
             node.sequence = 0;
+            // Every connection begins with an `ack`; the tests are about what comes after it.
+            let greeting = |o: &Output| matches!(o, Output::Send { conn: c, .. } if *c == conn);
+            let at = self.outputs.iter().rposition(greeting);
+            let at = at.expect("a new connection is acknowledged");
+            self.outputs.remove(at);
         }
         accepted
     }
