@@ -59,6 +59,14 @@ impl Host {
         either!(self, host => host.is_up())
     }
 
+    /// Whether nothing can bring it back: a weakness of the original that a server cannot make good.
+    pub fn is_stuck(&self) -> bool {
+        match self {
+            Host::Ours(_) => false,
+            Host::Original(host) => host.is_stuck(),
+        }
+    }
+
     /// Sets its wall clock, in seconds off the true time.
     pub fn set_clock(&mut self, offset: i64) {
         either!(self, host => host.clock_offset = offset);

@@ -99,6 +99,12 @@ impl OriginalNode {
         self.up
     }
 
+    /// Whether it can never come back by itself: deaf, and waiting for a job to end that only the server could end
+    /// (D-54).
+    pub fn is_stuck(&self) -> bool {
+        self.life_data.as_ref().is_some_and(|l| l.deaf) && !matches!(self.state, State::Idle)
+    }
+
     /// The process starts.
     pub fn start(&mut self, now: u64, wishes: &mut Vec<Wish>) {
         self.life += 1;

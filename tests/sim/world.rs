@@ -182,7 +182,8 @@ impl World {
     /// Nodes that should be available and are not.
     pub fn missing(&self) -> Vec<NodeName> {
         let there = self.server.available();
-        self.hosts.iter().map(|h| h.name().clone()).filter(|n| !there.contains(n)).collect()
+        let hosts = self.hosts.iter().filter(|h| !h.is_stuck());
+        hosts.map(|h| h.name().clone()).filter(|n| !there.contains(n)).collect()
     }
 
     /// The simulated time, in milliseconds.
@@ -268,6 +269,7 @@ impl World {
                     return Ok(());
                 }
                 let name = self.hosts[i].name().clone();
+                self.note(|| format!("{name} fetches its configuration with {key:?}"));
                 let mut wishes = Vec::new();
                 let request = self.server.fetch(now, name, key, keys::client_public(), &mut wishes);
                 self.fetches.insert(request, (i, life));
