@@ -189,7 +189,9 @@ impl Ledger {
     /// The first rule that is broken. An original server may lose results.
     pub fn settle(&self, stored: &Stored, original_server: bool) -> Result<(), Broken> {
         for id in &self.started_jobs {
-            let Some(job) = stored.jobs.get(id) else { return Err(format!("job {id} was promised and is lost")) };
+            let Some(job) = stored.jobs.get(id) else {
+                return Err(format!("job {id} was promised and is lost"));
+            };
             if !job.status.is_terminal() {
                 return Err(format!("job {id} never ended: {}", job.status));
             }
@@ -198,7 +200,10 @@ impl Ledger {
             }
         }
         for ((job, node), (at, good)) in &self.exits {
-            if original_server || self.originals.contains(node) || self.killed.contains(&(job.clone(), node.clone())) {
+            if original_server
+                || self.originals.contains(node)
+                || self.killed.contains(&(job.clone(), node.clone()))
+            {
                 continue;
             }
             let Some(status) = stored.node_status(job, node) else { continue };

@@ -73,7 +73,11 @@ fn drive(world: &mut World, healed: u64) -> Result<(), Broken> {
     world.run(CALM + healed)?;
     world.ledger.settle(&world.server.kept().stored, world.server.is_original())?;
     let missing = world.missing();
-    if missing.is_empty() { Ok(()) } else { Err(format!("not available after {healed} ms of calm: {missing:?}")) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("not available after {healed} ms of calm: {missing:?}"))
+    }
 }
 
 fn number(name: &str, default: u64) -> u64 {

@@ -59,7 +59,10 @@ pub const COMMANDS: [&str; 7] = ["ok", "fail", "slow", "hang", "cannot-start", "
 
 fn whitelist() -> Whitelist {
     let known = COMMANDS.iter().filter(|c| **c != "refused");
-    known.fold(Whitelist::builder(), |list, c| list.entry(Key::Exact((*c).to_owned()), *c)).build().expect("plain keys")
+    known
+        .fold(Whitelist::builder(), |list, c| list.entry(Key::Exact((*c).to_owned()), *c))
+        .build()
+        .expect("plain keys")
 }
 
 struct Conn {
@@ -137,7 +140,8 @@ impl NodeHost {
             max_body: 63_000,
             whitelist: whitelist(),
         };
-        let restored = Restored { results: self.spool.values().cloned().collect(), pinned: self.pinned.clone() };
+        let restored =
+            Restored { results: self.spool.values().cloned().collect(), pinned: self.pinned.clone() };
         let mut machine = Node::new(settings, restored, Box::new(generator), clock(now, self.clock_offset));
         if let Some(bug) = self.bug {
             machine.plant(bug);
@@ -181,7 +185,11 @@ impl NodeHost {
     /// A stream that was asked for cannot be had.
     pub fn refused(&mut self, now: u64, conn: u64, wishes: &mut Vec<Wish>) {
         if self.roles.remove(&conn).is_some() {
-            self.tell(now, Input::Disconnected { conn, stage: Stage::Connecting, why: "refused".into() }, wishes);
+            self.tell(
+                now,
+                Input::Disconnected { conn, stage: Stage::Connecting, why: "refused".into() },
+                wishes,
+            );
         }
     }
 
@@ -347,7 +355,8 @@ impl NodeHost {
             Output::Spawn { job, spec } => {
                 let good = spec.command != "cannot-start";
                 wishes.push(Wish::Options(job.clone(), spec.options.clone()));
-                self.running = Some(Running { job: job.clone(), command: spec.command.clone(), killed: false });
+                self.running =
+                    Some(Running { job: job.clone(), command: spec.command.clone(), killed: false });
                 wishes.push(Wish::Later(self.random.next_u64() % 5, JobEvent::Started(job, good)));
             }
             Output::Kill { job } => {

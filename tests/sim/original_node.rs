@@ -208,7 +208,9 @@ impl OriginalNode {
                         }
                     }
                 }
-                Ok(Some(PeerEvent::Message { header, body })) => self.heard(now, port, &header, &body, wishes),
+                Ok(Some(PeerEvent::Message { header, body })) => {
+                    self.heard(now, port, &header, &body, wishes)
+                }
                 Ok(Some(PeerEvent::Authenticate { .. })) => {}
                 Err(_) => {
                     wishes.push(Wish::Close(link));
@@ -232,8 +234,11 @@ impl OriginalNode {
                 self.state = State::Idle;
                 wishes.push(Wish::Ended(job.clone(), good));
                 let (job, output) = (JobRef::Id(job), Captured::default());
-                let result =
-                    if good { NodeMessage::Succeeded { job, output } } else { NodeMessage::Failed { job, output } };
+                let result = if good {
+                    NodeMessage::Succeeded { job, output }
+                } else {
+                    NodeMessage::Failed { job, output }
+                };
                 self.say(now, result, wishes);
             }
             JobEvent::Gone(job) => {
@@ -285,11 +290,16 @@ impl OriginalNode {
     /// When [`OriginalNode::tick`] is due.
     pub fn next_deadline(&self) -> Option<u64> {
         let life = self.life_data.as_ref();
-        [life.map(|l| l.beat_at), life.map(|l| l.reload_at), life.and_then(|l| l.check_at), self.reconfigure_at]
-            .into_iter()
-            .flatten()
-            .chain(self.retries.values().copied())
-            .min()
+        [
+            life.map(|l| l.beat_at),
+            life.map(|l| l.reload_at),
+            life.and_then(|l| l.check_at),
+            self.reconfigure_at,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.retries.values().copied())
+        .min()
     }
 
     fn beat(&mut self, now: u64, wishes: &mut Vec<Wish>) {

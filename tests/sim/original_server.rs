@@ -165,13 +165,23 @@ impl OriginalServer {
     }
 
     /// A node asks for its configuration: its key is allowed for a minute, its session key never changes.
-    pub fn fetch(&mut self, now: u64, node: &NodeName, key: CurveKey, public: &str, w: &mut Vec<Wish>) -> RequestId {
+    pub fn fetch(
+        &mut self,
+        now: u64,
+        node: &NodeName,
+        key: CurveKey,
+        public: &str,
+        w: &mut Vec<Wish>,
+    ) -> RequestId {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         let Some(life) = &mut self.life else { return request };
         life.allowed.insert(key.0, now + ALLOWED);
-        let session =
-            life.sessions.entry(node.clone()).or_insert_with(|| SessionKey::generate(&mut self.random)).clone();
+        let session = life
+            .sessions
+            .entry(node.clone())
+            .or_insert_with(|| SessionKey::generate(&mut self.random))
+            .clone();
         let public = pushy_core::auth::PublicKey::from_pem(public).expect("a good key");
         let config = NodeConfig {
             host: "push".into(),
@@ -302,7 +312,9 @@ impl OriginalServer {
 
     fn heard(&mut self, now: u64, link: LinkId, header: &[u8], body: &[u8], wishes: &mut Vec<Wish>) {
         let Some(life) = &mut self.life else { return };
-        let Some(name) = FromNode::decode(body).ok().and_then(|m| NodeName::new(&m.node).ok()) else { return };
+        let Some(name) = FromNode::decode(body).ok().and_then(|m| NodeName::new(&m.node).ok()) else {
+            return;
+        };
         let Some(session) = life.sessions.get(&name) else { return };
         let limits = wire::Limits { max_body: 65_536, max_skew: 300 };
         let at = clock(now, self.clock_offset).wall;
@@ -310,7 +322,14 @@ impl OriginalServer {
         let (incarnation, message) = (message.incarnation.clone(), message.message);
         match life.nodes.get_mut(&name) {
             None => {
-                let fsm = NodeFsm { link, incarnation: incarnation.clone(), idle: false, abort_at: now, heard_at: now, sequence: 0 };
+                let fsm = NodeFsm {
+                    link,
+                    incarnation: incarnation.clone(),
+                    idle: false,
+                    abort_at: now,
+                    heard_at: now,
+                    sequence: 0,
+                };
                 life.nodes.insert(name.clone(), fsm);
                 self.rehab(now, &name, wishes);
             }
@@ -376,8 +395,12 @@ impl OriginalServer {
     fn down(&mut self, now: u64, name: &NodeName, wishes: &mut Vec<Wish>) {
         let Some(life) = &mut self.life else { return };
         life.nodes.remove(name);
-        let jobs: Vec<JobId> =
-            life.jobs.iter().filter(|(_, j)| j.request.nodes.contains(name)).map(|(id, _)| id.clone()).collect();
+        let jobs: Vec<JobId> = life
+            .jobs
+            .iter()
+            .filter(|(_, j)| j.request.nodes.contains(name))
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in jobs {
             self.job_event(now, &id, name, &Told::Down, wishes);
         }
@@ -458,7 +481,9 @@ impl OriginalServer {
     }
 
     fn finish(&mut self, now: u64, id: &JobId, status: JobStatus, rest: NodeStatus, wishes: &mut Vec<Wish>) {
-        let Some(job) = self.store.stored.jobs.get_mut(id).filter(|j| !j.status.is_terminal()) else { return };
+        let Some(job) = self.store.stored.jobs.get_mut(id).filter(|j| !j.status.is_terminal()) else {
+            return;
+        };
         job.status = status;
         let mut open = Vec::new();
         for (node, status) in job.nodes.iter_mut().filter(|(_, s)| !s.is_terminal()) {

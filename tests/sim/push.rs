@@ -99,7 +99,14 @@ impl Push {
     }
 
     /// A node asks for its configuration.
-    pub fn fetch(&mut self, now: u64, node: NodeName, key: CurveKey, public: &str, w: &mut Vec<Wish>) -> RequestId {
+    pub fn fetch(
+        &mut self,
+        now: u64,
+        node: NodeName,
+        key: CurveKey,
+        public: &str,
+        w: &mut Vec<Wish>,
+    ) -> RequestId {
         match self {
             Push::Ours(host) => host.fetch(now, node, key, public.to_owned(), w),
             Push::Original(host) => host.fetch(now, &node, key, public, w),
@@ -117,7 +124,11 @@ impl Push {
     }
 
     /// The store answers its oldest write.
-    pub fn store_answers(&mut self, now: u64, wishes: &mut Vec<Wish>) -> Result<Option<(Ticket, bool)>, String> {
+    pub fn store_answers(
+        &mut self,
+        now: u64,
+        wishes: &mut Vec<Wish>,
+    ) -> Result<Option<(Ticket, bool)>, String> {
         match self {
             Push::Ours(host) => host.store_answers(now, wishes),
             Push::Original(_) => Ok(None),

@@ -189,7 +189,14 @@ impl ServerHost {
     }
 
     /// A node asks for its configuration.
-    pub fn fetch(&mut self, now: u64, node: NodeName, key: CurveKey, public_key: String, w: &mut Vec<Wish>) -> RequestId {
+    pub fn fetch(
+        &mut self,
+        now: u64,
+        node: NodeName,
+        key: CurveKey,
+        public_key: String,
+        w: &mut Vec<Wish>,
+    ) -> RequestId {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         let node = pushy_core::ids::NodeRef { org: self.org.0.clone(), node };
@@ -203,12 +210,20 @@ impl ServerHost {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         let org = self.org.0.clone();
-        self.tell(now, Input::StartJob { request, org, requester: "operator".into(), job: Box::new(job) }, wishes);
+        self.tell(
+            now,
+            Input::StartJob { request, org, requester: "operator".into(), job: Box::new(job) },
+            wishes,
+        );
         request
     }
 
     /// The store answers its oldest write.
-    pub fn store_answers(&mut self, now: u64, wishes: &mut Vec<Wish>) -> Result<Option<(Ticket, bool)>, String> {
+    pub fn store_answers(
+        &mut self,
+        now: u64,
+        wishes: &mut Vec<Wish>,
+    ) -> Result<Option<(Ticket, bool)>, String> {
         let answer = self.store.answer(now)?;
         if let Some((ticket, kept)) = answer {
             let input = if kept { Input::Persisted { ticket } } else { Input::PersistFailed { ticket } };
@@ -250,7 +265,6 @@ impl ServerHost {
         let Some(machine) = &self.machine else { return Vec::new() };
         machine.node_states(&self.org.0).into_iter().filter(|(_, s)| s.available).map(|(n, _)| n).collect()
     }
-
 
     fn tell(&mut self, now: u64, input: Input, wishes: &mut Vec<Wish>) {
         if let Some(machine) = &mut self.machine {
@@ -337,4 +351,3 @@ impl ServerHost {
         }
     }
 }
-

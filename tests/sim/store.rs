@@ -44,7 +44,8 @@ impl Stored {
                     }
                 }
                 Record::JobStatus { job, status, updated_at, deadline } => {
-                    let stored = self.jobs.get_mut(job).ok_or_else(|| format!("status of unknown job {job}"))?;
+                    let stored =
+                        self.jobs.get_mut(job).ok_or_else(|| format!("status of unknown job {job}"))?;
                     if stored.status.is_terminal() && stored.status != *status {
                         return Err(format!("job {job} was {} and became {status}", stored.status));
                     }
@@ -56,7 +57,8 @@ impl Stored {
                     }
                 }
                 Record::NodeStatus { job, node, status, .. } => {
-                    let stored = self.jobs.get_mut(job).ok_or_else(|| format!("node of unknown job {job}"))?;
+                    let stored =
+                        self.jobs.get_mut(job).ok_or_else(|| format!("node of unknown job {job}"))?;
                     let entry = stored.nodes.iter_mut().find(|(n, _)| n == node);
                     let (_, old) = entry.ok_or_else(|| format!("{node} is not of job {job}"))?;
                     if old.is_terminal() && old != status {

@@ -136,7 +136,8 @@ impl World {
     pub fn run(&mut self, end: u64) -> Result<(), Broken> {
         loop {
             let queued = self.queue.keys().next().map(|(at, _)| *at);
-            let deadlines = self.hosts.iter().filter_map(Host::next_deadline).chain(self.server.next_deadline());
+            let deadlines =
+                self.hosts.iter().filter_map(Host::next_deadline).chain(self.server.next_deadline());
             let next_tick = deadlines.min().map(|at| at.max(self.now));
             let Some(at) = queued.into_iter().chain(next_tick).min().filter(|at| *at <= end) else {
                 self.now = end;

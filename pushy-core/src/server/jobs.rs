@@ -234,11 +234,13 @@ impl Server {
     /// Whether the node waits for, or does, a job other than `except`.
     pub(super) fn is_engaged(&self, id: NodeId, except: Option<JobIx>) -> bool {
         let Some(node) = self.nodes.get(&id) else { return false };
-        node.jobs.iter().filter(|other| Some(**other) != except).filter_map(|other| self.jobs.get(other)).any(|job| {
-            let member = job.index.get(&id).and_then(|at| job.nodes.get(*at as usize));
-            job.phase() != Phase::Over
-                && member.is_some_and(|m| matches!(m.status, NodeStatus::Ready | NodeStatus::Running))
-        })
+        node.jobs.iter().filter(|other| Some(**other) != except).filter_map(|other| self.jobs.get(other)).any(
+            |job| {
+                let member = job.index.get(&id).and_then(|at| job.nodes.get(*at as usize));
+                job.phase() != Phase::Over
+                    && member.is_some_and(|m| matches!(m.status, NodeStatus::Ready | NodeStatus::Running))
+            },
+        )
     }
 
     fn set_status(&mut self, ix: JobIx, id: NodeId, to: NodeStatus) {
