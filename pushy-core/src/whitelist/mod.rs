@@ -310,7 +310,7 @@ impl Builder {
                 }
                 Key::Pattern(regexp) => {
                     let (translated, regex) =
-                        compile(&regexp, self.matching).map_err(|reason| failed(reason))?;
+                        compile(&regexp, self.matching).map_err(&failed)?;
                     let action = Action::read(&value, Some(&translated), self.matching).map_err(failed)?;
                     whitelist.notices.extend(notice::of_pattern(
                         &shown,
