@@ -31,6 +31,7 @@ mod handover;
 mod init;
 pub mod keys;
 pub mod store;
+mod tls;
 
 use broker::{Broker, BrokerConfig};
 use config::Config;
@@ -123,7 +124,7 @@ pub async fn run_with(
 ) -> Result<()> {
     let keys = load_keys(&config.dir, &*store)?;
     let directory = Arc::new(RwLock::new(store.directory()?));
-    let tls = config.tls.as_ref().map(|(cert, key)| tls_config(cert, key)).transpose()?;
+    let tls = config.tls.as_ref().map(|(cert, key)| tls::config(cert, key)).transpose()?;
     let ports = (address(&listeners.api)?, address(&listeners.heartbeat)?, address(&listeners.command)?);
 
     let machine = config.machine(ports.1.port(), ports.2.port());
@@ -244,22 +245,6 @@ fn admin_listener(path: &Path) -> Result<UnixListener> {
     bind().map_err(|e| files::io(path, &e))
 }
 
-fn tls_config(cert: &Path, key: &Path) -> Result<OpenSSLConfig> {
-    for path in [cert, key] {
-        std::fs::File::open(path).map_err(|e| files::io(path, &e))?;
-    }
-    OpenSSLConfig::from_pem_chain_file(cert, key).map_err(|_| {
-        Error::new(
-            ErrorCode::InvalidKey,
-            format!(
-                "tls_cert {} and tls_key {}: not a certificate chain and its unencrypted private key in PEM form",
-                cert.display(),
-                key.display()
-            ),
-        )
-    })
-}
-
 async fn serve_rest(
     listener: TcpListener,
     tls: Option<OpenSSLConfig>,
@@ -268,7 +253,7 @@ async fn serve_rest(
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let service = api::router(api).into_make_service();
-    let mut server = axum_server::from_tcp(listener)?.handle(handle);
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).http1_only();
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(Some(IDLE_REST));
     match tls {
         Some(tls) => {
