@@ -46,6 +46,10 @@ class Chef
         @options ||= {}
       end
 
+      def subcommand_files
+        @@subcommand_files ||= Hash.new([])
+      end
+
       def option(name, settings)
         options[name] = settings
       end

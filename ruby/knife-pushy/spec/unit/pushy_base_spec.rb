@@ -19,8 +19,8 @@ RSpec.describe Chef::Knife::PushyBase do
     expect(Pushy::Client.settings).to include(key: nil, ca_file: nil, ssl_verify: true)
   end
 
-  # knife-push has files and classes of the same names. knife loads one of each pair; Bundler, a load path and old
-  # manifests can bring in both, in any order.
+  # knife-push has files and classes of the same names. knife loads one of each pair, or both, in any order; the file
+  # pushy_first.rb is always loaded.
   describe "beside another gem with the same classes" do
     ours = File.expand_path("../../lib/chef/knife", __dir__)
     support = File.expand_path("../support", __dir__)
@@ -33,12 +33,14 @@ RSpec.describe Chef::Knife::PushyBase do
     }
 
     others.each do |name, source|
-      [%w[ours theirs], %w[theirs ours], %w[ours theirs ours], %w[ours ours]].each do |order|
+      [%w[ours theirs], %w[theirs ours], %w[ours theirs ours], %w[ours ours], %w[theirs first], %w[first theirs],
+       %w[ours first]].each do |order|
         it "answers as #{name} without a warning when loaded in the order #{order.join(", ")}" do
           Dir.mktmpdir do |dir|
             theirs = File.join(dir, "#{name}.rb")
             File.write(theirs, "class Chef; class Knife; #{source}; end; end\n")
-            files = { "ours" => File.join(ours, "#{name}.rb"), "theirs" => theirs }
+            files = { "ours" => File.join(ours, "#{name}.rb"), "theirs" => theirs,
+                      "first" => File.join(ours, "pushy_first.rb") }
             klass = name.split("_").map(&:capitalize).join
             script = <<~RUBY
               $LOADED_FEATURES << "chef/knife.rb"
@@ -53,6 +55,18 @@ RSpec.describe Chef::Knife::PushyBase do
           end
         end
       end
+    end
+
+    it "is what knife rehash writes down" do
+      script = <<~RUBY
+        $LOADED_FEATURES << "chef/knife.rb"
+        require "#{support}/chef_stand_in"
+        Chef::Knife.subcommand_files["job_start"] += ["/theirs/job_start.rb"]
+        Kernel.load "#{ours}/pushy_first.rb"
+        puts Chef::Knife.subcommand_files.sort.flatten
+      RUBY
+      output, = Open3.capture2e(RbConfig.ruby, "-w", "-e", script)
+      expect(output.lines(chomp: true)).to eq(others.keys.sort.flat_map { |name| [name, File.join(ours, "#{name}.rb")] })
     end
   end
 end
