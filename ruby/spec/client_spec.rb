@@ -54,9 +54,9 @@ RSpec.describe Pushy::Client do
           json(201, "uri" => "/pushy/jobs/#{id}")
         end
       end
-      warnings = []
-      expect(client.start_job(command: "x", nodes: "web1") { |warning| warnings << warning }).to eq(id)
-      expect(warnings).to eq(["Falling back to Push Jobs v1 mode."])
+      told = []
+      expect(client.start_job(command: "x", nodes: "web1") { |*one| told << one }).to eq(id)
+      expect(told).to eq([[:notice, "Falling back to Push Jobs v1 mode."], [:line, "Started.  Job ID: #{id}"]])
     end
 
     it "drops no option for a 1.x server" do

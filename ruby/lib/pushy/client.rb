@@ -63,12 +63,16 @@ module Pushy
     # Starts a job and does not wait for it.
     #
     # @param request [JobRequest, nil] or the arguments of {JobRequest.new}
-    # @yieldparam warning [String] something to know about how it was started
+    # @yieldparam kind [Symbol] :line, that it was started and as what; :notice, something else to know
+    # @yieldparam text [String]
     # @return [String] the job's id
     # @raise [InvalidArgumentError] nothing was started
     def start_job(request = nil, **settings)
-      id, old_server = start(request || JobRequest.new(**settings))
-      yield "Falling back to Push Jobs v1 mode." if old_server && block_given?
+      id, line, notice = start(request || JobRequest.new(**settings))
+      if block_given?
+        yield :notice, notice if notice
+        yield :line, line
+      end
       id
     end
 

@@ -7,7 +7,7 @@ use magnus::{
     Class, IntoValue, Module, Object, RArray, RHash, RModule, RString, Ruby, TryConvert, Value, function,
     method,
 };
-use pushy_core::api::{Channel, JobView, NodeState};
+use pushy_core::api::{Channel, JobView, NodeState, V1_NOTICE};
 use pushy_core::auth::{SigningKey, Version};
 use pushy_core::client::blocking::{self, CancelToken, Operation};
 use pushy_core::client::{Progress, ProxySettings, Settings, TlsSettings};
@@ -110,11 +110,15 @@ fn state(ruby: &Ruby, state: &NodeState) -> Result<RHash, magnus::Error> {
 }
 
 impl Client {
-    /// The job's id, and whether the server was spoken to as a 1.x server.
-    fn start(ruby: &Ruby, this: &Client, request: &JobRequest) -> Result<(String, bool), magnus::Error> {
+    /// The job's id, the line that says so, and what to warn of.
+    fn start(
+        ruby: &Ruby,
+        this: &Client,
+        request: &JobRequest,
+    ) -> Result<(String, String, Option<&'static str>), magnus::Error> {
         let job = request.0.clone();
         let started = run(ruby, this.0.begin(|client| async move { client.start_job(&job).await }))?;
-        Ok((started.id.as_str().to_owned(), started.v1))
+        Ok((started.id.as_str().to_owned(), started.line(), started.v1.then_some(V1_NOTICE)))
     }
 
     fn jobs(ruby: &Ruby, this: &Client) -> Result<RArray, magnus::Error> {

@@ -11,6 +11,8 @@ module Pushy
     end
   end
 
+  class NotFoundError < Error; end
+
   Outcome = Struct.new(:job, :exit_code, :lenient_exit_code)
 
   class Client
@@ -28,8 +30,8 @@ module Pushy
       self.class.settings = settings
     end
 
-    def start_job(**request)
-      answer(:start_job, **request) { |warning| yield warning }
+    def start_job(**request, &block)
+      answer(:start_job, **request, &block).tap { |id| block.call(:line, "Started.  Job ID: #{id}") }
     end
 
     def wait(id, **options, &block)

@@ -29,6 +29,7 @@ RSpec.describe Chef::Knife::JobStart do
       { capture_output: true } => { capture: true },
       { with_env: '{"A":"1"}' } => { env: { "A" => "1" } },
       { with_env: "{}" } => { env: {} },
+      { with_env: '{"A":1,"B":true,"C":1.5}' } => { env: { "A" => "1", "B" => "true", "C" => "1.5" } },
       { as_user: "deploy", in_dir: "/srv" } => { user: "deploy", dir: "/srv" },
       { send_file: File.join(__dir__, "..", "..", ".rspec") } =>
         { file: "--require spec_helper\n--warnings\n".b }
@@ -74,15 +75,22 @@ RSpec.describe Chef::Knife::JobStart do
     end
 
     it "shows what the server says of a bad query" do
-      response = Struct.new(:body).new('{"error":["invalid search query"]}')
+      response = Struct.new(:code, :body).new("400", '{"error":["invalid search query"]}')
       Chef::Search::Query.failure = Net::HTTPClientException.new("400 Bad Request", response)
       expect(start("x", search: "((")).to have_attributes(
         status: 100, stderr: "ERROR: knife search failed: invalid search query\n"
       )
     end
 
+    it "says when the server has no search" do
+      response = Struct.new(:code, :body).new("404", '{"error":["not found"]}')
+      Chef::Search::Query.failure = Net::HTTPClientException.new("404 Not Found", response)
+      expect(start("x", search: "a:b").stderr)
+        .to eq("ERROR: knife search failed: this server has no node search; name the nodes\n")
+    end
+
     it "shows the status line when there is no such text" do
-      response = Struct.new(:body).new("<html>")
+      response = Struct.new(:code, :body).new("502", "<html>")
       Chef::Search::Query.failure = Net::HTTPFatalError.new("502 Bad Gateway", response)
       expect(start("x", search: "a:b").stderr).to eq("ERROR: knife search failed: 502 Bad Gateway\n")
     end
@@ -129,7 +137,7 @@ RSpec.describe Chef::Knife::JobStart do
 
     it "passes a warning about the server on" do
       pushy_answers(wait: outcome, start_job: lambda do |**, &block|
-        block.call("Falling back to Push Jobs v1 mode.")
+        block.call(:notice, "Falling back to Push Jobs v1 mode.")
         id
       end)
       expect(start("x", "web1").stderr).to eq("WARNING: Falling back to Push Jobs v1 mode.\n")
@@ -155,6 +163,13 @@ RSpec.describe Chef::Knife::JobStart do
       expect(JSON.parse(ending.stdout)).to eq("id" => id)
     end
 
+    it "says how to find the job again when the wait is given up" do
+      pushy_answers(start_job: id, wait: Pushy::Error.new("no connection", 100))
+      expect(start("x", "web1")).to have_attributes(
+        status: 100, stderr: "ERROR: no connection\nThe job goes on; look at it with: knife job status #{id}\n"
+      )
+    end
+
     it "ends with Pushy's text and code on a failure" do
       pushy_answers(start_job: Pushy::Error.new("quorum must be a number", 1))
       expect(start("x", "web1")).to have_attributes(status: 1, stdout: "", stderr: "ERROR: quorum must be a number\n")
@@ -164,7 +179,14 @@ RSpec.describe Chef::Knife::JobStart do
       it "says that the job goes on when #{signal.class} ends the wait" do
         pushy_answers(start_job: id, wait: signal)
         expect(start("x", "web1")).to have_attributes(
-          status: 2, stderr: "Interrupted. The job goes on; see it with: knife job status #{id}\n"
+          status: 2, stderr: "Interrupted. The job goes on; look at it with: knife job status #{id}\n"
+        )
+      end
+
+      it "says that the job may have been started when #{signal.class} ends the request" do
+        pushy_answers(start_job: signal)
+        expect(start("x", "web1")).to have_attributes(
+          status: 2, stderr: "Interrupted. The job may have been started; see: knife job list\n"
         )
       end
     end
@@ -177,8 +199,9 @@ RSpec.describe Chef::Knife::JobStart do
       [%w[x web1], { run_timeout: "soon" }] => '--timeout must be a number, not "soon"',
       [%w[x web1], { poll_interval: "often" }] => '--poll-interval must be a number, not "often"',
       [%w[x web1], { with_env: "A=1" }] => "--with-env is not valid JSON",
-      [%w[x web1], { with_env: "[1]" }] => "--with-env must be a JSON object whose values are strings",
-      [%w[x web1], { with_env: '{"A":1}' }] => "--with-env must be a JSON object whose values are strings",
+      [%w[x web1], { run_timeout: "-1" }] => '--timeout must be a number, not "-1"',
+      [%w[x web1], { with_env: "[1]" }] => %(--with-env must be a JSON object, such as '{"STAGE": "prod"}'),
+      [%w[x web1], { with_env: '{"A":[]}' }] => '--with-env: the value of "A" is not a text',
       [%w[x web1], { send_file: "/nowhere" }] => "/nowhere not found"
     }.each do |(args, settings), text|
       it text do

@@ -23,6 +23,10 @@ RSpec.describe Chef::Knife::NodeStatus do
     expect(run_command(described_class, %w[role:web web2]).stdout).to eq("web1\tavailable\nweb2\tavailable\n")
   end
 
+  it "says that a search found nothing" do
+    expect(run_command(described_class, ["role:none"])).to have_attributes(status: 1, stderr: "ERROR: No nodes found.\n")
+  end
+
   it "gives programs a document" do
     expect(JSON.parse(run_command(described_class, [], { format: "json" }).stdout))
       .to eq([state("web1", "available"), state("web2", "unavailable")])

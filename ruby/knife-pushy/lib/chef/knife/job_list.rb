@@ -9,11 +9,16 @@ class Chef
     class JobList < Chef::Knife
       banner "knife job list (options)"
 
+      option :limit,
+             long: "--limit N",
+             description: "Only the newest so many."
+
       prepend(Module.new do
         include PushyBase
 
         def run
-          with_pushy { |client| output(client.jobs) }
+          limit = number(:limit, "--limit") { |value| whole(value) }
+          with_pushy { |client| output(limit ? client.jobs.last(limit) : client.jobs) }
         end
       end)
     end

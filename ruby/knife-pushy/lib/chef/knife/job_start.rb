@@ -74,8 +74,7 @@ class Chef
           request = job_request(command, names)
           poll_interval = number(:poll_interval, "--poll-interval") { |value| Float(value) }
           with_pushy do |client|
-            id = client.start_job(**request) { |warning| ui.warn(warning) }
-            progress("Started.  Job ID: #{id}")
+            id = start(client, request)
             finish_unwatched(id) if config[:nowait]
             outcome = watch(client, id, poll_interval)
             output(outcome.job)
@@ -90,7 +89,7 @@ class Chef
             command: command,
             nodes: job_nodes(names),
             quorum: config[:quorum],
-            run_timeout: number(:run_timeout, "--timeout") { |value| Integer(value, *(10 if value.is_a?(String))) },
+            run_timeout: number(:run_timeout, "--timeout") { |value| whole(value) },
             capture: config[:capture_output] ? true : false,
             env: environment,
             user: config[:as_user],
@@ -106,13 +105,6 @@ class Chef
           value_error("No nodes to run job on. Specify nodes as arguments or use -s to specify a search query.")
         end
 
-        def number(key, option)
-          value = config[key]
-          value.nil? ? nil : yield(value)
-        rescue ArgumentError, TypeError
-          value_error("#{option} must be a number, not #{value.inspect}")
-        end
-
         def environment
           return unless config[:with_env]
 
@@ -122,9 +114,15 @@ class Chef
           rescue JSON::ParserError
             value_error("--with-env is not valid JSON")
           end
-          return env if env.is_a?(Hash) && env.each_value.all?(String)
+          value_error("--with-env must be a JSON object, such as '{\"STAGE\": \"prod\"}'") unless env.is_a?(Hash)
+          env.to_h { |name, value| [name, environment_text(name, value)] }
+        end
 
-          value_error("--with-env must be a JSON object whose values are strings")
+        def environment_text(name, value)
+          case value
+          when String, Numeric, true, false then value.to_s
+          else value_error("--with-env: the value of #{name.inspect} is not a text")
+          end
         end
 
         def file_content
@@ -141,15 +139,31 @@ class Chef
           exit 0
         end
 
+        def start(client, request)
+          noting_interrupts("The job may have been started; see: knife job list") do
+            client.start_job(**request) { |kind, text| show(kind, text) }
+          end
+        end
+
         def watch(client, id, poll_interval)
-          client.wait(id, poll_interval: poll_interval) { |kind, text| show(kind, text) }
-        rescue Interrupt
-          say_it_goes_on(id)
+          look = "The job goes on; look at it with: knife job status #{id}"
+          noting_interrupts(look) do
+            client.wait(id, poll_interval: poll_interval) { |kind, text| show(kind, text) }
+          end
+        rescue Pushy::Error => e
+          ui.error(e.message)
+          ui.info(look)
+          exit(e.exit_code)
+        end
+
+        # Ctrl-C comes as Interrupt, or as the exit of knife's own handler, which ends with the same code.
+        def noting_interrupts(text)
+          yield
+        rescue Interrupt, SystemExit => e
+          ui.info("Interrupted. #{text}")
+          raise e if e.is_a?(SystemExit)
+
           exit INTERRUPTED
-        rescue SystemExit
-          # Ctrl-C where knife's own handler has taken it: it ends the program with 2.
-          say_it_goes_on(id)
-          raise
         end
 
         def show(kind, text)
@@ -166,10 +180,6 @@ class Chef
 
           ui.stdout.print(".")
           ui.stdout.flush
-        end
-
-        def say_it_goes_on(id)
-          ui.info("Interrupted. The job goes on; see it with: knife job status #{id}")
         end
       end)
     end

@@ -14,8 +14,7 @@ class Chef
 
         def run
           with_pushy do |client|
-            states = name_args.empty? ? client.node_states : names.map { |name| client.node_state(name) }
-            show(states)
+            show(name_args.empty? ? client.node_states : names.map { |name| client.node_state(name) })
           end
         end
 
@@ -23,7 +22,8 @@ class Chef
 
         # An argument with a colon is a search: no node name has one.
         def names
-          name_args.flat_map { |arg| arg.include?(":") ? search_nodes(arg) : [arg] }.uniq
+          found = name_args.flat_map { |arg| arg.include?(":") ? search_nodes(arg) : [arg] }.uniq
+          found.empty? ? value_error("No nodes found.") : found
         end
 
         def show(states)

@@ -77,6 +77,8 @@ class Chef
 
       # What the server says about the query, else the status line.
       def search_failure(error)
+        return "this server has no node search; name the nodes" if error.response.code == "404"
+
         Array(JSON.parse(error.response.body)["error"]).first || error.message
       rescue StandardError
         error.message
@@ -90,6 +92,20 @@ class Chef
           ui.msg(text)
           ui.stdout.flush
         end
+      end
+
+      # An option's value as the block makes a number of it; nil when it is not given.
+      def number(key, option)
+        value = config[key]
+        value.nil? ? nil : yield(value)
+      rescue ArgumentError, TypeError
+        value_error("#{option} must be a number, not #{value.inspect}")
+      end
+
+      # A whole number from 0 on; "010" is ten.
+      def whole(value)
+        number = value.is_a?(String) ? Integer(value, 10) : Integer(value)
+        number.negative? ? raise(ArgumentError) : number
       end
 
       def usage_error(text)
