@@ -1,4 +1,5 @@
 //! Ruby configuration files: the ones found in the wild are read, everything else is refused where it stands.
+#![cfg(feature = "ruby-config")]
 
 use proptest::prelude::*;
 use pushy_core::ErrorCode;
@@ -9,7 +10,7 @@ use pushy_core::whitelist::{CommandLine, Lock, Matching, Whitelist};
 fn environment(name: &str) -> Option<String> {
     match name {
         "HOME" => Some("/home/admin".into()),
-        "PWD" => Some("/work".into()),
+        "PWD" => Some("/srv".into()),
         "NODE_NAME" => Some("from-environment".into()),
         _ => None,
     }

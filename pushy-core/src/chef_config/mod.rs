@@ -118,7 +118,7 @@ impl fmt::Debug for Proxies {
 }
 
 /// Everything a program needs to talk to the server as the user.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ClientSettings {
     /// `chef_server_url`, trimmed; starts with `http://` or `https://`.
     pub chef_server_url: String,
@@ -144,6 +144,21 @@ pub struct ClientSettings {
     pub settings: Settings,
     /// The files that were read, in order; with the profile, when one was taken.
     pub sources: Vec<String>,
+}
+
+/// Without the members of `knife`, which may be passwords.
+impl fmt::Debug for ClientSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientSettings")
+            .field("chef_server_url", &self.chef_server_url)
+            .field("client_name", &self.client_name)
+            .field("key", &self.key)
+            .field("tls", &self.tls)
+            .field("proxies", &self.proxies)
+            .field("settings", &self.settings)
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ClientSettings {

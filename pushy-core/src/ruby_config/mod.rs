@@ -10,6 +10,7 @@
 
 mod paths;
 mod walk;
+mod words;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::value::Value;
@@ -27,9 +28,16 @@ const MAX_SIGNS: usize = 1_000;
 const STACK: usize = 64 * 1024 * 1024;
 
 /// What a configuration file says, in the order written; a key set twice has its last value.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Clone, PartialEq, Default)]
 pub struct Settings {
     pairs: Vec<(String, Value)>,
+}
+
+/// Names alone: values may be keys and passwords.
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.pairs.iter().map(|(key, _)| key)).finish()
+    }
 }
 
 impl Settings {

@@ -15,6 +15,7 @@ use crate::value::{Regexp, Value};
 
 mod charclass;
 mod entry;
+mod extent;
 mod notice;
 mod template;
 mod translate;
@@ -309,8 +310,7 @@ impl Builder {
                     whitelist.exact.insert(text, Exact { key: shown, action });
                 }
                 Key::Pattern(regexp) => {
-                    let (translated, regex) =
-                        compile(&regexp, self.matching).map_err(&failed)?;
+                    let (translated, regex) = compile(&regexp, self.matching).map_err(&failed)?;
                     let action = Action::read(&value, Some(&translated), self.matching).map_err(failed)?;
                     whitelist.notices.extend(notice::of_pattern(
                         &shown,

@@ -6,6 +6,7 @@
 //! uses none of the target's flags but `i`, so nothing of the target's own defaults leaks in.
 
 use super::charclass;
+use super::extent::Extent;
 use crate::value::Regexp;
 
 /// The deepest nesting of groups; the target stops at 64 levels of its own.
@@ -61,40 +62,6 @@ struct Frame {
     groups: usize,
     /// What was known of the group around it.
     outer_extent: Extent,
-}
-
-/// Whether what has been read of a group can match nothing.
-#[derive(Debug, Clone, Copy)]
-struct Extent {
-    /// Some alternative before this one can.
-    alternative: bool,
-    /// This alternative can, up to the last atom.
-    before: bool,
-    /// The last atom can.
-    atom: bool,
-    /// The last atom holds captures.
-    captures: bool,
-}
-
-impl Extent {
-    const NEW: Extent = Extent { alternative: false, before: true, atom: true, captures: false };
-
-    fn next_atom(&mut self, empty: bool, captures: bool) {
-        self.before &= self.atom;
-        self.atom = empty;
-        self.captures = captures;
-    }
-
-    fn next_alternative(&mut self) {
-        self.alternative = self.can_be_empty();
-        self.before = true;
-        self.atom = true;
-        self.captures = false;
-    }
-
-    fn can_be_empty(self) -> bool {
-        self.alternative || (self.before && self.atom)
-    }
 }
 
 /// Rewrites `regexp`; with `whole`, so that it matches whole texts only.
