@@ -33,7 +33,10 @@ pub(crate) async fn start(global: &Global, args: &Start, ui: &Ui) -> Outcome {
     let options = JobOptions {
         user: given(&args.as_user, "as_user"),
         dir: given(&args.in_dir, "in_dir"),
-        env: given(&args.with_env, "with_env").map(|text| environment(&text)).transpose()?,
+        env: given(&args.with_env, "with_env")
+            .map(|text| api::env_option(&text))
+            .transpose()
+            .map_err(|e| e.context("--with-env"))?,
         file: given(&args.file, "file").map(|name| file(&name)).transpose()?,
         capture: args.capture || config.knife_flag("capture"),
     };
@@ -206,24 +209,6 @@ fn poll_interval(text: Option<&str>) -> Result<Millis> {
 
 fn run_timeout(text: &str) -> Result<u32> {
     text.parse().map_err(|_| bad(format!("--timeout {text:?} is not a whole number of seconds")))
-}
-
-/// `--with-env` (D-72: what cannot be read starts nothing).
-fn environment(text: &str) -> Result<Vec<(String, String)>> {
-    let document: Value =
-        serde_json::from_str(text).map_err(|e| bad(format!("--with-env is not valid JSON: {e}")))?;
-    let Value::Object(members) = document else {
-        return Err(bad("--with-env must be a JSON object, such as '{\"STAGE\": \"prod\"}'".to_owned()));
-    };
-    members
-        .into_iter()
-        .map(|(name, value)| match value {
-            Value::String(text) => Ok((name, text)),
-            Value::Number(number) => Ok((name, number.to_string())),
-            Value::Bool(truth) => Ok((name, truth.to_string())),
-            _ => Err(bad(format!("--with-env: the value of {name:?} is not a text"))),
-        })
-        .collect()
 }
 
 fn file(name: &str) -> Result<String> {

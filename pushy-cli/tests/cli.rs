@@ -219,8 +219,11 @@ fn what_is_wrong_starts_nothing() {
         &["job", "start", "x", "a", "--file", "big"],
         "ERROR: --file big: 100001 bytes; a job can carry at most 100000\n",
     );
-    check(&["job", "start", "x", "a", "--with-env", "{A: 1}"], "ERROR: --with-env is not valid JSON: ");
-    check(&["job", "start", "x", "a", "--with-env", "[]"], "ERROR: --with-env must be a JSON object");
+    check(
+        &["job", "start", "x", "a", "--with-env", "{A: 1}"],
+        "ERROR: --with-env: not valid JSON (line 1, column 2)\n",
+    );
+    check(&["job", "start", "x", "a", "--with-env", "[]"], "ERROR: --with-env: must be a JSON object");
     check(
         &["job", "start", "x", "a", "--with-env", r#"{"A":null}"#],
         "ERROR: --with-env: the value of \"A\"",

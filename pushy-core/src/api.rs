@@ -10,7 +10,7 @@ mod request;
 use serde_json::Value;
 
 pub use refusal::{Who, is_v1_server, refusal};
-pub use request::{MAX_FILE, Quorum, file_option, node_names, v1_fallback};
+pub use request::{MAX_FILE, Quorum, env_option, file_option, node_names, v1_fallback};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::{JobId, NodeName};

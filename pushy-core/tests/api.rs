@@ -154,6 +154,27 @@ fn files() {
 }
 
 #[test]
+fn environments() {
+    let read = |json| pushy_core::api::env_option(json);
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(read("{}").unwrap(), []);
+    assert_eq!(
+        read(r#"{"B":"x y","A":1,"C":true}"#).unwrap(),
+        [pair("B", "x y"), pair("A", "1"), pair("C", "true")]
+    );
+    for (bad, want) in [
+        ("", "not valid JSON (line 1, column 0)"),
+        (r#"{"A":"secret""#, "not valid JSON (line 1, column 13)"),
+        (r#"["A"]"#, r#"must be a JSON object, such as '{"STAGE": "prod"}'"#),
+        (r#"{"A":null}"#, r#"the value of "A" is not a text"#),
+        (r#"{"A":["secret"]}"#, r#"the value of "A" is not a text"#),
+    ] {
+        let error = read(bad).unwrap_err();
+        assert_eq!((error.code(), error.message()), (ErrorCode::InvalidArgument, want), "D-72");
+    }
+}
+
+#[test]
 fn names() {
     let none: [&str; 0] = [];
     assert_eq!(

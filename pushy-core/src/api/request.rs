@@ -98,6 +98,30 @@ pub fn file_option(content: &[u8]) -> Result<String> {
     })
 }
 
+/// Reads the environment given as a JSON object (10.2, D-72). Numbers and truths become their texts.
+///
+/// # Errors
+/// [`ErrorCode::InvalidArgument`] saying what is wrong without showing a value: they may be secrets.
+pub fn env_option(json: &str) -> Result<Vec<(String, String)>> {
+    let bad = |what: String| Error::new(ErrorCode::InvalidArgument, what);
+    let document: Value = serde_json::from_str(json)
+        .map_err(|e| bad(format!("not valid JSON (line {}, column {})", e.line(), e.column())))?;
+    let Value::Object(members) = document else {
+        return Err(bad("must be a JSON object, such as '{\"STAGE\": \"prod\"}'".to_owned()));
+    };
+    members
+        .into_iter()
+        .map(|(name, value)| match value {
+            Value::String(text) => Ok((name, text)),
+            Value::Number(number) => Ok((name, number.to_string())),
+            Value::Bool(truth) => Ok((name, truth.to_string())),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                Err(bad(format!("the value of {name:?} is not a text")))
+            }
+        })
+        .collect()
+}
+
 /// The full request, in the original's order of members; `env` only when given (decision 14).
 pub(super) fn start_job(job: &JobRequest) -> Request {
     let mut body = v1_members(job);
