@@ -1,6 +1,6 @@
 //! Runs the Python halves.
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -44,6 +44,12 @@ impl Python {
             .next()
             .expect("the peer ended without a word; see its error above")
             .expect("output is text")
+    }
+
+    /// Gives it a line to read.
+    pub(crate) fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("it is open until the end");
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("the peer listens");
     }
 
     /// Closes its input and waits for its end.

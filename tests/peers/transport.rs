@@ -17,7 +17,7 @@ use crate::python::Python;
 /// libzmq needs a while for its own time-outs; beyond this something hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
