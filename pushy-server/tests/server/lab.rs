@@ -177,7 +177,15 @@ impl Lab {
             Some(rest) => format!("/organizations/acme/pushy/{rest}"),
             None => path.to_owned(),
         };
-        Call { lab: self, method, path, signed: Signed::default(), body: Vec::new(), edits: Vec::new() }
+        Call {
+            lab: self,
+            method,
+            path,
+            signed: Signed::default(),
+            body: Vec::new(),
+            edits: Vec::new(),
+            chunked: false,
+        }
     }
 
     /// A signed GET.
@@ -231,6 +239,7 @@ pub(crate) struct Call<'a> {
     signed: Signed,
     body: Vec<u8>,
     edits: Vec<(String, Option<String>)>,
+    chunked: bool,
 }
 
 impl Call<'_> {
@@ -272,6 +281,12 @@ impl Call<'_> {
 
     pub(crate) fn json(self, body: &str) -> Self {
         self.body(body).header("Content-Type", "application/json")
+    }
+
+    /// The body in two chunks, its length not said beforehand.
+    pub(crate) fn chunked(mut self) -> Self {
+        self.chunked = true;
+        self
     }
 
     /// Sets a header, in place of a signed one of this name.
@@ -319,15 +334,21 @@ impl Call<'_> {
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
         }
-        if !self.body.is_empty() || self.method == "POST" {
-            text += &format!("Content-Length: {}\r\n", self.body.len());
+        let mut body = self.body;
+        if self.chunked {
+            text += "Transfer-Encoding: chunked\r\n";
+            let (one, two) = body.split_at(body.len() / 2);
+            let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+            body = [chunk(one), chunk(two), chunk(b"")].concat();
+        } else if !body.is_empty() || self.method == "POST" {
+            text += &format!("Content-Length: {}\r\n", body.len());
         }
         text += "\r\n";
         let exchange = async {
             let mut stream = TcpStream::connect(self.lab.address).await.expect("a connection");
             stream.write_all(text.as_bytes()).await.expect("a request");
             // A server that refuses a long body may close before it has read it.
-            let _ = stream.write_all(&self.body).await;
+            let _ = stream.write_all(&body).await;
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer).await;
             answer

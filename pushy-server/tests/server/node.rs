@@ -10,10 +10,14 @@ use crate::lab::{DEADLINE, Lab, public_key};
 use crate::puppet::{NoLine, Puppet};
 
 async fn until_available(lab: &Lab, name: &str) {
+    until(lab, name, "online", "available").await;
+}
+
+async fn until(lab: &Lab, name: &str, status: &str, availability: &str) {
     let end = tokio::time::Instant::now() + DEADLINE;
     loop {
         let state = lab.get(&lab.admin, &format!("~/node_states/{name}")).await.json();
-        if state["availability"] == "available" {
+        if state["status"] == status && state["availability"] == availability {
             return;
         }
         assert!(tokio::time::Instant::now() < end, "still {state}");
@@ -29,6 +33,7 @@ async fn a_job_goes_its_way() {
     until_available(&lab, "web-1").await;
     let states = r#"[{"node_name":"web-1","availability":"available"}]"#;
     lab.get(&lab.admin, "~/node_states").await.check(200, states);
+    assert_eq!(lab.call("GET", "/pushy/_status").send().await.json()["node_fsm_count"], 1);
     let body = r#"{"command":"date","nodes":["web-1","web-2"],"quorum":1,"capture_output":true}"#;
     let id = lab.post(&lab.admin, body).await.job_id();
     let job = line.take_job().await;
@@ -70,6 +75,10 @@ async fn a_removed_or_rekeyed_node_loses_its_connection() {
             "a refusal says nothing (decision 5)"
         );
         assert_eq!(puppet.fetch(&lab).await, 401);
+        // It gets no job any more, and is forgotten after the silence that makes any node offline.
+        let state = lab.get(&lab.admin, &format!("~/node_states/{name}")).await.json();
+        assert_eq!(state["availability"], "unavailable");
+        until(&lab, name, "offline", "unavailable").await;
     }
     lab.stop().await;
 }

@@ -155,9 +155,13 @@ impl Line {
         Some(serde_json::from_slice(&body).expect("JSON"))
     }
 
-    /// The next message, which must be of this type.
+    /// The next message, which must be of this type. An `ack` may come at any time and means nothing more than that
+    /// the line works.
     pub(crate) async fn expect(&mut self, kind: &str) -> Value {
-        let message = self.next().await.expect("an open line");
+        let mut message = self.next().await.expect("an open line");
+        while kind != "ack" && message["type"] == "ack" {
+            message = self.next().await.expect("an open line");
+        }
         assert_eq!(message["type"], kind, "{message}");
         message
     }

@@ -292,6 +292,8 @@ async fn d_bodies_are_checked_before_the_signature() {
         .post(&p.lab.admin, &long)
         .await
         .check(413, r#"{"error":"JSON must be no more than 1000000 bytes."}"#);
+    let chunked = p.lab.call("POST", "~/jobs").by(&p.lab.admin).json(&long).chunked().send().await;
+    chunked.check(413, r#"{"error":"JSON must be no more than 1000000 bytes."}"#);
     let fits = format!(r#"{{"command":"{}","nodes":["a"]}}"#, "x".repeat(1_000_000 - 28));
     assert_eq!(fits.len(), 1_000_000);
     p.lab.post(&p.user, &fits).await.check(403, &no_access("normal"));
