@@ -71,14 +71,17 @@ fn dispatch(args: &Args, ui: &Ui) -> Outcome {
         .enable_all()
         .build()
         .map_err(|e| Error::new(ErrorCode::Internal, format!("cannot make a runtime: {e}")))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         tokio::select! {
             biased;
             outcome = carry_out(args, ui) => outcome,
             // A wait for a job sees Ctrl-C first and says more.
             _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
         }
-    })
+    });
+    // Does not wait for a name look-up that nobody needs any more.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn carry_out(args: &Args, ui: &Ui) -> Outcome {

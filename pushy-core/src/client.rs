@@ -312,16 +312,31 @@ impl Client {
         let mut url = base.join(&request.path, &request.query);
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.ask(request, &url).await?;
-            let redirected =
-                request.method == Method::Get && matches!(answer.status, 301 | 302 | 303 | 307 | 308);
             let location = answer.headers.get(LOCATION).and_then(|l| l.to_str().ok());
-            match location.filter(|_| redirected).and_then(|l| url.redirect(l)) {
+            let Some(location) = location.filter(|_| matches!(answer.status, 301 | 302 | 303 | 307 | 308))
+            else {
+                if url.origin != base.origin && answer.status >= 400 {
+                    return Err(self.led_astray(&url.origin.authority()));
+                }
+                return Ok(answer);
+            };
+            match url.redirect(location).filter(|_| request.method == Method::Get) {
                 Some(to) => url = to,
-                None => return Ok(answer),
+                None => return Err(self.led_astray(location)),
             }
         }
         let text = format!("{} redirects in circles ({})", base.origin.authority(), request.path);
         Err(Failure { error: Error::new(ErrorCode::Server, text), transient: false, sent: true })
+    }
+
+    /// A redirect that leads nowhere: the usual reason is a server URL with the wrong scheme or host.
+    fn led_astray(&self, to: &str) -> Failure {
+        let from = self.shared.base.origin.authority();
+        let to: String = to.chars().filter(|c| !c.is_control()).take(200).collect();
+        let text = format!(
+            "{from} redirects to {to}, where requests are not signed; set chef_server_url to the server itself"
+        );
+        Failure { error: Error::new(ErrorCode::Server, text), transient: false, sent: true }
     }
 
     async fn ask(&self, request: &api::Request, url: &Url) -> Try<Answer> {

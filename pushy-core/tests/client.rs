@@ -4,6 +4,7 @@
 
 mod http;
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{Received, Reply, Server, certificate, server_tls};
@@ -20,9 +21,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const ID: &str = "4be1d6f0a9c30123456789abcdef0123";
 
+/// One key for all tests: making one takes longer than any of them.
 fn key() -> SigningKey {
-    let rsa = openssl::rsa::Rsa::generate(2048).unwrap();
-    SigningKey::from_pem(rsa.private_key_to_pem().unwrap()).unwrap()
+    static PEM: OnceLock<Vec<u8>> = OnceLock::new();
+    let pem = PEM.get_or_init(|| openssl::rsa::Rsa::generate(2048).unwrap().private_key_to_pem().unwrap());
+    SigningKey::from_pem(pem).unwrap()
 }
 
 fn settings(url: String) -> Settings {
@@ -228,9 +231,21 @@ async fn redirects_are_signed_for_their_path_and_only_at_home() {
     assert!(error.message().contains("redirects in circles"), "{error}");
     assert_eq!(circle.received().len(), 11);
 
+    let strict = Server::start(|_, _| Reply::json(401, "{}")).await;
+    let (port, to) = (strict.port, format!("http://127.0.0.1:{}/x", strict.port));
+    let moved = Server::start(move |_, _| Reply::redirect(301, &to)).await;
+    let error = Client::new(settings(moved.url("http"))).unwrap().jobs().await.unwrap_err();
+    assert!(error.message().contains(&format!("redirects to 127.0.0.1:{port}, where")), "{error}");
+
     let post = Server::start(|_, _| Reply::redirect(302, "/x")).await;
     let error = Client::new(settings(post.url("http"))).unwrap().start_job(&job()).await.unwrap_err();
-    assert!(error.message().contains("redirect (302) that cannot be followed"), "{error}");
+    assert_eq!(
+        error.message(),
+        format!(
+            "127.0.0.1:{} redirects to /x, where requests are not signed; set chef_server_url to the server itself",
+            post.port
+        )
+    );
     assert_eq!(post.received().len(), 1);
 }
 

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tempfile::TempDir;
 
@@ -49,8 +49,7 @@ impl Lab {
         });
         let lab = Lab { home: TempDir::new().unwrap(), port, log };
         lab.write(".chef/credentials", lab.credentials("alice.pem"));
-        let key = openssl_key();
-        lab.write(".chef/alice.pem", &key);
+        lab.write(".chef/alice.pem", pem());
         lab
     }
 
@@ -107,8 +106,10 @@ pub(crate) fn ran(output: Output) -> Ran {
     }
 }
 
-fn openssl_key() -> Vec<u8> {
-    openssl::rsa::Rsa::generate(2048).unwrap().private_key_to_pem().unwrap()
+/// One key for all tests: making one takes longer than any of them.
+fn pem() -> &'static [u8] {
+    static PEM: OnceLock<Vec<u8>> = OnceLock::new();
+    PEM.get_or_init(|| openssl::rsa::Rsa::generate(2048).unwrap().private_key_to_pem().unwrap())
 }
 
 fn serve(stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Received>>) {

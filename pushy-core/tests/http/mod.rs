@@ -168,11 +168,15 @@ async fn read_request<S: AsyncRead + Unpin>(
 pub(crate) fn certificate(names: &[&str], addresses: &[&str]) -> (X509, PKey<Private>) {
     use openssl::asn1::Asn1Time;
     use openssl::bn::BigNum;
+    use openssl::ec::{EcGroup, EcKey};
     use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
     use openssl::x509::X509NameBuilder;
     use openssl::x509::extension::SubjectAlternativeName;
 
-    let key = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
+    // An elliptic key is made at once.
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
     let mut name = X509NameBuilder::new().unwrap();
     name.append_entry_by_text("CN", "chef.test").unwrap();
     let name = name.build();
