@@ -1,0 +1,92 @@
+# frozen_string_literal: true
+
+require_relative "../support/lab"
+
+# Real knife, the gems as they are installed, our server and our agents.
+lab_is_missing =
+  if ENV["CHEF_LAB"].to_s.empty? then "CHEF_LAB names no folder with real knife"
+  elsif !File.executable?(File.join(Lab::PROGRAMS, "pushy-server")) then "target/debug has no pushy-server"
+  end
+
+RSpec.describe "knife with the installed gems", skip: lab_is_missing do
+  before(:context) do
+    @lab = Lab.new
+    @lab.start
+  end
+
+  after(:context) { @lab&.stop }
+
+  attr_reader :lab
+
+  job_text = <<~'PATTERN'
+    \AStarted\.  Job ID: (\h{32})
+    (?:(?:Voting\.|Running \(\d/\d in progress\) \.\.\.)
+    )*Complete\.
+    command:     tomcat6_restart
+    created_at:  \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT
+    id:          \1
+    nodes:
+      succeeded:
+        web1
+        web2
+    run_timeout: 3600
+    status:      complete
+    updated_at:  \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT
+    \z
+  PATTERN
+
+  { "alone" => %i[ours], "beside knife-push" => %i[ours theirs] }.each do |where, gems|
+    context where do
+      define_method(:knife) { |*arguments| lab.knife(*arguments, gems: gems) }
+
+      it "shows the nodes" do
+        expect(knife("node", "status")).to have_attributes(
+          status: 0, stdout: "other\tavailable\nweb1\tavailable\nweb2\tavailable\nweb3\tavailable\n", stderr: ""
+        )
+      end
+
+      it "runs a job, in knife's words" do
+        run = knife("job", "start", "tomcat6_restart", "web1", "web2")
+        expect(run).to have_attributes(status: 0, stderr: "", stdout: Regexp.new(job_text.chomp))
+        id = run.stdout[/\h{32}/]
+        expect([lab.ran("web1").last, lab.ran("web2").last]).to eq([id, id])
+        expect(knife("job", "status", id)).to have_attributes(status: 0, stdout: /^id: +#{id}$/)
+        expect(JSON.parse(knife("job", "list", "-F", "json").stdout).last).to include("id" => id)
+      end
+
+      {
+        %w[fails web1] => 20, %w[fails other] => 21, %w[-q 50% tomcat6_restart web1 gone] => 20,
+        %w[--lenient-exit -q 50% tomcat6_restart web1 gone] => 0, %w[--timeout 1 long web2] => 22,
+        %w[--nowait tomcat6_restart web1] => 0, %w[-q half tomcat6_restart web1] => 1, %w[tomcat6_restart] => 1
+      }.each do |arguments, status|
+        it "ends with #{status} for job start #{arguments.join(" ")}" do
+          expect(knife("job", "start", *arguments).status).to eq(status)
+        end
+      end
+
+      it "keeps stdout for the document with -F json" do
+        run = knife("job", "start", "-F", "json", "fails", "web1")
+        expect(JSON.parse(run.stdout)).to include("status" => "complete", "nodes" => { "failed" => ["web1"] })
+        expect(run.stderr).to start_with("Started.  Job ID: ").and end_with("Complete.\n")
+      end
+
+      it "says what is wrong" do
+        expect(knife("job", "status", "0" * 32)).to have_attributes(
+          status: 100, stdout: "", stderr: /\AERROR: The object you are looking for could not be found/
+        )
+      end
+    end
+  end
+
+  it "ends with 2 by Ctrl-C, and says that the job goes on" do
+    run = lab.interrupted_knife(:INT, "job", "start", "long", "web3")
+    expect(run.status).to eq(2)
+    expect(run.stderr).to match(/\AInterrupted\. The job goes on; look at it with: knife job status \h{32}\n\z/)
+  end
+
+  it "serves the original knife-push too" do
+    run = lab.knife("job", "start", "tomcat6_restart", "web2", gems: %i[theirs])
+    expect(run).to have_attributes(status: 0, stdout: /^Started\.  Job ID: (\h{32})\n.*^env:\n.*^status: +complete$/m)
+    expect(lab.knife("node", "status", "web2", gems: %i[theirs]).stdout).to eq("web2\tavailable\n")
+  end
+end
