@@ -1,6 +1,7 @@
 //! Drives the machine: one task owns it, everything that happens becomes one [`Event`], outputs are carried out in
 //! order. Looks inside no message and keeps nothing that the machine knows.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -309,11 +310,20 @@ fn log(entry: &LogEntry) {
     let node = entry.node.as_ref().map(|name| tracing::field::debug(name.as_str()));
     let job = entry.job.as_ref().map(|id| id.as_str());
     let peer = entry.peer.as_deref();
-    let text = entry.text.escape_debug();
+    let text = printable(&entry.text);
     match entry.level {
         LogLevel::Debug => tracing::debug!(node, job, peer, "{text}"),
         LogLevel::Info => tracing::info!(node, job, peer, "{text}"),
         LogLevel::Warn => tracing::warn!(node, job, peer, "{text}"),
         LogLevel::Error => tracing::error!(node, job, peer, "{text}"),
     }
+}
+
+/// The text on one line whatever is in it.
+fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
 }
