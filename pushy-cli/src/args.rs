@@ -1,7 +1,7 @@
 //! Options and help: knife-push's words (10.2, 10.4), and some of our own.
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 use pushy_core::present::Format;
 
@@ -23,10 +23,14 @@ Exit status:
 
 /// Start commands on many nodes at once and see what becomes of them
 #[derive(Debug, Parser)]
-#[command(name = "pushy", version, after_long_help = AFTER, disable_help_subcommand = true)]
+#[command(name = "pushy", version, after_long_help = AFTER, disable_help_subcommand = true,
+    disable_version_flag = true)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
+    /// Print the version
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }

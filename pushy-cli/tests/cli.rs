@@ -507,7 +507,9 @@ fn the_environment_and_options_choose_server_user_and_key() {
 #[test]
 fn help_reads_like_a_manual_and_is_an_answer() {
     let lab = ending("complete", "{}");
-    for args in [&["--help"][..], &["job", "start", "--help"], &["--version"], &["completions", "bash"]] {
+    for args in
+        [&["--help"][..], &["job", "start", "--help"], &["--version"], &["-v"], &["completions", "bash"]]
+    {
         let run = lab.run(args);
         assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{args:?}");
         assert!(!run.out.is_empty());

@@ -6,7 +6,10 @@ use pushy_core::api::{
 };
 use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{JobOptions, JobRequest, JobStatus};
+use pushy_core::present::{Format, render};
 use pushy_core::{ErrorCode, error};
+
+use proptest::prelude::*;
 
 const ID: &str = "4be1d6f0a9c30123456789abcdef0123";
 const WHO: Who<'_> =
@@ -308,4 +311,79 @@ fn refusals() {
     check(502, "", ErrorCode::Server, "bad gateway");
     check(503, "{}", ErrorCode::Server, "Service temporarily unavailable");
     check(418, "", ErrorCode::Server, "https://chef/organizations/acme answered with HTTP status 418");
+}
+
+/// JSON of the shapes that servers send, and shapes near them.
+fn documents() -> impl Strategy<Value = serde_json::Value> {
+    let text = proptest::sample::select(vec![
+        "id",
+        "status",
+        "nodes",
+        "uri",
+        "running",
+        "complete",
+        "succeeded",
+        "error",
+        "rows",
+        "name",
+        "node_name",
+        "availability",
+        "total",
+        ID,
+        "x\n\u{1b}: #",
+        "",
+        "~",
+        " 1",
+        "http://ü/",
+    ]);
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        text.clone().prop_map(Into::into),
+        any::<String>().prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 24, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            proptest::collection::btree_map(text.clone().prop_map(str::to_owned), inner, 0..5)
+                .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn nothing_a_server_says_can_stop_us(document in documents(), bytes in proptest::collection::vec(any::<u8>(), 0..64), status: u16) {
+        let request = job(JobOptions::default());
+        let id = JobId::new(ID).unwrap();
+        let node = NodeName::new("n").unwrap();
+        for body in [document.to_string().into_bytes(), bytes] {
+            let _ = StartJob(&request).answer(&body);
+            let _ = ListJobs.answer(&body);
+            let _ = ListNodeStates.answer(&body);
+            let _ = GetNodeState(&node).answer(&body);
+            let _ = SearchNodes { query: "x", start: 0, rows: 1 }.answer(&body);
+            let _ = is_v1_server(status, &body);
+            let refused = refusal(WHO, &StartJob(&request).request(), status, &body, None);
+            prop_assert!(!refused.message().chars().any(char::is_control), "one line: {:?}", refused);
+            if let Ok(view) = (GetJob { id: &id, include_file: false }).answer(&body) {
+                prop_assert!(view.in_progress() <= view.node_count());
+            }
+        }
+        for format in [Format::Summary, Format::Json, Format::Yaml] {
+            let text = render(&document, format, false);
+            prop_assert!(text.ends_with('\n'));
+            prop_assert!(!text.contains('\u{1b}') || format == Format::Json, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_a_user_types_can_stop_us(text: String) {
+        let _ = Quorum::parse(&text);
+        let _ = pushy_core::api::env_option(&text);
+        let _ = node_names([&text]);
+        let _ = Channel::parse(&text);
+        let _ = file_option(text.as_bytes());
+    }
 }

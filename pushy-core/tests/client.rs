@@ -474,6 +474,15 @@ fn bad_settings_are_refused_at_once() {
     }
 }
 
+proptest::proptest! {
+    #[test]
+    fn any_server_url_is_taken_or_refused(rest: String, scheme in proptest::sample::select(vec!["", "http://", "https://u:p@"])) {
+        if let Err(error) = Client::new(Settings::new(format!("{scheme}{rest}"), "alice")) {
+            proptest::prop_assert_eq!(error.code(), ErrorCode::InvalidConfig);
+        }
+    }
+}
+
 /// A server on a thread of its own, for clients that block.
 fn server_thread(handler: impl Fn(usize, &Received) -> Reply + Send + Sync + 'static) -> String {
     let (sender, receiver) = std::sync::mpsc::channel();
