@@ -28,6 +28,11 @@ const WAKER: Token = Token(2);
 const AT_ONCE: usize = 256;
 /// Reads of one connection before the others get their turn.
 const READS: usize = 8;
+/// For so long after the driver has spoken or a node was on its way in, everything is passed on at once.
+const LIVELY: Millis = Millis(1000);
+/// Else what arrives is gathered for so long: heartbeats of many nodes cost a few wake-ups of two threads, not one
+/// each. A command ends the wait.
+const GATHER: Duration = Duration::from_millis(25);
 /// After the system refused a descriptor.
 const ACCEPT_PAUSE: Millis = Millis(500);
 
@@ -49,6 +54,7 @@ pub(super) struct Hub {
     events: mpsc::Sender<BrokerEvent>,
     start: Instant,
     now: Millis,
+    lively_until: Millis,
     /// By slot, which is also the token.
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<usize>,
@@ -99,6 +105,7 @@ impl Hub {
             events,
             start: Instant::now(),
             now: Millis(0),
+            lively_until: Millis(0),
             conns,
             free: Vec::new(),
             serial: 0,
@@ -161,6 +168,9 @@ impl Hub {
             }
             if stop {
                 return;
+            }
+            if self.now >= self.lively_until && self.timeout() != Some(Duration::ZERO) {
+                std::thread::park_timeout(GATHER);
             }
         }
     }
@@ -322,6 +332,9 @@ impl Hub {
 
     fn receive(&mut self, slot: usize, mut bytes: &[u8]) {
         let now = self.now;
+        if self.conn(slot).is_some_and(|conn| conn.stage == Stage::HalfOpen) {
+            self.lively_until = now + LIVELY;
+        }
         loop {
             let Some(conn) = self.conn(slot) else { return };
             // What a refused peer says is not listened to.
@@ -405,6 +418,9 @@ impl Hub {
     /// Carries out a command; true for the last one.
     fn apply(&mut self, command: Command) -> bool {
         let now = self.now;
+        if !matches!(command, Command::Publish(..)) {
+            self.lively_until = now + LIVELY;
+        }
         match command {
             Command::Accept(id) => {
                 if let Some(conn) = self.find(id)

@@ -179,8 +179,14 @@ impl Broker {
         // The broker empties the list as a whole, so only the first has to wake it.
         let first = commands.len() == 1;
         drop(commands);
-        if first && let Err(error) = self.waker.wake() {
+        if !first {
+            return;
+        }
+        if let Err(error) = self.waker.wake() {
             tracing::error!(%error, "cannot wake the broker");
+        }
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
         }
     }
 
@@ -236,8 +242,10 @@ impl Broker {
     }
 
     fn end(&mut self) {
+        if self.thread.is_some() {
+            self.push(Command::Stop);
+        }
         let Some(thread) = self.thread.take() else { return };
-        self.push(Command::Stop);
         if thread.join().is_err() {
             tracing::error!("the broker had ended in a panic");
         }
