@@ -200,13 +200,22 @@ impl Lab {
 
     /// Asks for a job until `good` says so.
     pub(crate) async fn job_until(&self, id: &str, good: impl Fn(&Value) -> bool) -> Value {
+        self.until(&format!("~/jobs/{id}"), good).await
+    }
+
+    /// Asks for a node's state until `good` says so.
+    pub(crate) async fn state_until(&self, node: &str, good: impl Fn(&Value) -> bool) -> Value {
+        self.until(&format!("~/node_states/{node}"), good).await
+    }
+
+    async fn until(&self, path: &str, good: impl Fn(&Value) -> bool) -> Value {
         let end = tokio::time::Instant::now() + DEADLINE;
         loop {
-            let job = self.get(&self.admin, &format!("~/jobs/{id}")).await.json();
-            if good(&job) {
-                return job;
+            let found = self.get(&self.admin, path).await.json();
+            if good(&found) {
+                return found;
             }
-            assert!(tokio::time::Instant::now() < end, "still {job}");
+            assert!(tokio::time::Instant::now() < end, "still {found}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -326,6 +335,11 @@ impl Call<'_> {
 
     /// Sends it on a connection of its own.
     pub(crate) async fn send(self) -> Answer {
+        self.try_send().await.expect("an answer")
+    }
+
+    /// The same, to a server that may go away: `None`.
+    pub(crate) async fn try_send(self) -> Option<Answer> {
         let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
         let headers = self.headers();
         if !headers.iter().any(|(name, _)| name == "Host") {
@@ -334,6 +348,7 @@ impl Call<'_> {
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
         }
+        let head = self.method == "HEAD";
         let mut body = self.body;
         if self.chunked {
             text += "Transfer-Encoding: chunked\r\n";
@@ -345,16 +360,15 @@ impl Call<'_> {
         }
         text += "\r\n";
         let exchange = async {
-            let mut stream = TcpStream::connect(self.lab.address).await.expect("a connection");
-            stream.write_all(text.as_bytes()).await.expect("a request");
+            let mut stream = TcpStream::connect(self.lab.address).await.ok()?;
+            stream.write_all(text.as_bytes()).await.ok()?;
             // A server that refuses a long body may close before it has read it.
             let _ = stream.write_all(&body).await;
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer).await;
-            answer
+            Answer::parse(&answer, head)
         };
-        let bytes = tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time");
-        Answer::parse(&bytes)
+        tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time")
     }
 }
 
@@ -367,17 +381,20 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn parse(bytes: &[u8]) -> Answer {
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
-        let head = std::str::from_utf8(&bytes[..end]).expect("a head in ASCII");
-        let mut lines = head.split("\r\n");
+    /// `None` when the connection ended before the answer did.
+    fn parse(bytes: &[u8], head: bool) -> Option<Answer> {
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
+        let lines = std::str::from_utf8(&bytes[..end]).expect("a head in ASCII");
+        let mut lines = lines.split("\r\n");
         let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok());
         let headers = lines.filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_lowercase(), v.to_owned()));
-        Answer {
+        let answer = Answer {
             status: status.expect("a status"),
             headers: headers.collect(),
             body: bytes[end + 4..].to_vec(),
-        }
+        };
+        let announced = answer.header("content-length").map_or(0, |l| l.parse().expect("a length"));
+        (head || answer.body.len() >= announced).then_some(answer)
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

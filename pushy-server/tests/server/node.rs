@@ -6,23 +6,11 @@ use pushy_core::message::JobState;
 use pushy_server::admin::{Command, NewKey};
 use serde_json::json;
 
-use crate::lab::{DEADLINE, Lab, public_key};
+use crate::lab::{Lab, public_key};
 use crate::puppet::{NoLine, Puppet};
 
 async fn until_available(lab: &Lab, name: &str) {
-    until(lab, name, "online", "available").await;
-}
-
-async fn until(lab: &Lab, name: &str, status: &str, availability: &str) {
-    let end = tokio::time::Instant::now() + DEADLINE;
-    loop {
-        let state = lab.get(&lab.admin, &format!("~/node_states/{name}")).await.json();
-        if state["status"] == status && state["availability"] == availability {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < end, "still {state}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    lab.state_until(name, |state| state["availability"] == "available").await;
 }
 
 #[tokio::test]
@@ -78,7 +66,7 @@ async fn a_removed_or_rekeyed_node_loses_its_connection() {
         // It gets no job any more, and is forgotten after the silence that makes any node offline.
         let state = lab.get(&lab.admin, &format!("~/node_states/{name}")).await.json();
         assert_eq!(state["availability"], "unavailable");
-        until(&lab, name, "offline", "unavailable").await;
+        lab.state_until(name, |state| state["status"] == "offline").await;
     }
     lab.stop().await;
 }

@@ -4,12 +4,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pushy_core::message::JobState;
 use pushy_server::Listeners;
 use pushy_server::config::Config;
+use serde_json::json;
 
 use crate::lab::{DEADLINE, Lab, arg, made};
+use crate::puppet::Puppet;
 
 /// The program itself; ends with the value.
 struct Program(Child);
@@ -174,6 +178,77 @@ async fn term_stops_within_two_seconds_and_kill_loses_nothing() {
     let job = lab.get(&lab.admin, &format!("~/jobs/{id}")).await.json();
     assert_eq!((job["command"].as_str(), &job["env"]["A"]), (Some("kept"), &serde_json::json!("1")));
     assert_eq!(lab.about["incarnation_id"], about["incarnation_id"]);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_running_job_survives_a_kill() {
+    let root = made("heartbeat_interval = 0.5\n").await;
+    let dir = root.path().join("D");
+    let (running, _) = program(&dir).await;
+    let killed = Lab::attach(&dir);
+    let puppet = Puppet::new(&killed, killed.node("web-1", 0).await).await;
+    let mut line = puppet.online(&killed).await;
+    killed.state_until("web-1", |state| state["availability"] == "available").await;
+    let id = killed.post(&killed.admin, r#"{"command":"x","nodes":["web-1"]}"#).await.job_id();
+    let job = line.take_job().await;
+    killed.job_until(&id, |job| job["nodes"]["running"] == json!(["web-1"])).await;
+    drop(running);
+    drop(killed);
+    let lab = Lab::start_in(root).await;
+    let mut line = puppet.connect(&lab).await.expect("a handshake with the keys of before");
+    line.heartbeat(JobState::Running, Some(&job)).await;
+    line.expect("ack").await;
+    line.succeed(&job, "").await;
+    let done = lab.job_until(&id, |job| job["status"] == "complete").await;
+    assert_eq!(done["nodes"], json!({ "succeeded": ["web-1"] }));
+    lab.stop().await;
+}
+
+/// Posts jobs until the server is gone; tells each id that was answered.
+async fn post_until_gone(lab: Arc<Lab>, told: tokio::sync::mpsc::UnboundedSender<String>) {
+    let body = r#"{"command":"x","nodes":["a","b","c"]}"#;
+    while let Some(answer) = lab.call("POST", "~/jobs").by(&lab.admin).json(body).try_send().await {
+        told.send(answer.job_id()).expect("somebody listens");
+    }
+}
+
+#[tokio::test]
+async fn what_was_answered_survives_any_kill() {
+    let root = made("").await;
+    let dir = root.path().join("D");
+    let mut ids = Vec::new();
+    for round in 0..5 {
+        let (running, _) = program(&dir).await;
+        let lab = Arc::new(Lab::attach(&dir));
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let posters: Vec<_> =
+            (0..4).map(|_| tokio::spawn(post_until_gone(Arc::clone(&lab), told.clone()))).collect();
+        drop(told);
+        // Killed in the middle of others' requests, at another place each time.
+        for _ in 0..(3 + 7 * round) {
+            ids.push(tokio::time::timeout(DEADLINE, heard.recv()).await.expect("in time").expect("an id"));
+        }
+        drop(running);
+        for poster in posters {
+            poster.await.expect("no panic");
+        }
+        while let Some(id) = heard.recv().await {
+            ids.push(id);
+        }
+    }
+    let lab = Lab::start_in(root).await;
+    for id in &ids {
+        let job = lab.job_until(id, |job| job["status"] == "quorum_failed").await;
+        assert_eq!(job["nodes"], json!({ "unavailable": ["a", "b", "c"] }), "{id}");
+    }
+    // Nothing half-written among those that were not answered either.
+    for job in lab.get(&lab.admin, "~/jobs").await.json().as_array().expect("a list") {
+        let whole =
+            lab.get(&lab.admin, &format!("~/jobs/{}", job["id"].as_str().expect("an id"))).await.json();
+        let nodes = whole["nodes"].as_object().expect("nodes").values();
+        assert_eq!(nodes.map(|names| names.as_array().map_or(0, Vec::len)).sum::<usize>(), 3, "{whole}");
+    }
     lab.stop().await;
 }
 
