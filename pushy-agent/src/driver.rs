@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::channel::Channels;
 use crate::config::Config;
 use crate::fetch::Fetcher;
-use crate::process::{self, Policy, Prepared, Running};
+use crate::process::{self, Policy, Prepared, Running, Timer};
 use crate::state::StateDir;
 
 /// What an operator can ask of a running agent.
@@ -67,6 +67,9 @@ pub(crate) struct Sources {
     frames: mpsc::Receiver<Input>,
 }
 
+/// After a fetch, until everything it leads to is done.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// The connections' last words may take this long.
 const FAREWELL: Duration = Duration::from_millis(1500);
 
@@ -115,6 +118,7 @@ impl Driver {
         Sources { mut events, mut frames }: Sources,
     ) -> u8 {
         self.carry_out();
+        let mut timer = Timer::new();
         let mut operated = true;
         while self.exit.is_none() {
             let deadline = self.node.next_deadline().map(|at| self.started + Duration::from_millis(at.0));
@@ -127,7 +131,7 @@ impl Driver {
                 }
                 Some(event) = events.recv() => Some(event),
                 Some(input) = frames.recv() => Some(Event::Channel(input)),
-                () = sleep(deadline) => None,
+                () = timer.until(deadline) => None,
             };
             self.apply(event);
         }
@@ -177,8 +181,10 @@ impl Driver {
                 let (fetch, events) = (self.fetcher.fetch(key), self.events.clone());
                 tokio::spawn(async move {
                     let fetched = fetch.await;
-                    process::trim_memory();
                     let _ = events.send(Event::Fetched(fetched));
+                    // When the connections it leads to are made, the agent idles.
+                    tokio::time::sleep(SETTLED).await;
+                    process::trim_memory();
                 });
             }
             Output::Connect { conn, port, addr, curve } => {
@@ -242,6 +248,13 @@ impl Driver {
         match self.config.reload() {
             Ok(config) => {
                 config.log_notices();
+                if config.node_name != self.config.node_name
+                    || config.chef_server_url != self.config.chef_server_url
+                {
+                    tracing::warn!(
+                        "node_name and chef_server_url change only when the agent is started again"
+                    );
+                }
                 self.next_policy = Some(config.policy);
                 self.node.handle(now(self.started), Input::Reload(Box::new(config.whitelist)));
                 self.carry_out();
@@ -259,14 +272,6 @@ fn now(started: Instant) -> Now {
         Err(_) => Wall(0),
     };
     Now { mono, wall }
-}
-
-async fn sleep(deadline: Option<Instant>) {
-    match deadline {
-        // A millisecond later: deadlines are whole milliseconds, and a tick too early would be repeated at once.
-        Some(at) => tokio::time::sleep_until(at + Duration::from_millis(1)).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Text from outside goes to the log without control characters.

@@ -2,6 +2,8 @@
 //!
 //! Unix only so far: what differs between systems is in `process::unix`.
 
+#![deny(unsafe_code)]
+
 #[cfg(not(unix))]
 compile_error!("the agent has no Windows side yet: process/windows.rs is missing");
 
@@ -11,6 +13,7 @@ mod driver;
 mod fetch;
 mod file;
 pub mod log;
+#[allow(unsafe_code)] // system calls between fork and exec, and two that have no safe wrapper
 pub mod process;
 mod state;
 

@@ -17,12 +17,14 @@ mod environment;
 mod job_file;
 #[cfg(test)]
 mod tests;
+mod timer;
 mod unix;
 
 use unix as os;
 
 pub use environment::{BLOCKED_NAMES, DEFAULT_PATH};
 pub(crate) use os::trim_memory;
+pub(crate) use timer::Timer;
 
 /// How jobs are run: what the configuration says about them.
 #[derive(Debug, Clone)]

@@ -262,6 +262,8 @@ pub enum Bug {
     EndedJobForgotten,
     /// A result is sent once and never again.
     ResultSentOnce,
+    /// A result is not kept over a restart of the agent.
+    ResultDroppedOnRestart,
     /// Recorded messages are believed, whatever their age.
     OldMessagesBelieved,
     /// A lost connection ends the job without a word.
@@ -275,6 +277,7 @@ impl Bug {
         Bug::RepeatedRunStartsAgain,
         Bug::EndedJobForgotten,
         Bug::ResultSentOnce,
+        Bug::ResultDroppedOnRestart,
         Bug::OldMessagesBelieved,
         Bug::JobLostWithConnection,
     ];

@@ -103,6 +103,8 @@ pub struct Reconfigurer {
     lifetime_at: Option<Millis>,
     /// The lifetime ended while a job ran or a fetch was planned: the next fetch of an idle node takes new keys.
     rotate: bool,
+    /// Some reason to fetch remains even if the channel turns out to work.
+    needed: bool,
     backoff: Backoff,
 }
 
@@ -121,6 +123,7 @@ impl Reconfigurer {
             plan_at: None,
             lifetime_at: None,
             rotate: false,
+            needed: false,
             backoff: Backoff::new(LONGEST_WAIT),
         }
     }
@@ -157,11 +160,12 @@ impl Reconfigurer {
     pub fn handle(&mut self, now: Millis, input: Input, random: &mut dyn Random, out: &mut Vec<Action>) {
         match (self.state, input) {
             (State::Resting | State::Planned | State::Expired, Input::Triggered(trigger)) => {
-                let wait = match trigger {
-                    Trigger::Start | Trigger::Operator => Millis(0),
-                    Trigger::ServerRestarted => uniform(self.interval, random),
-                    Trigger::ChannelDead | Trigger::OutOfReach => self.backoff.next(random),
+                let (wait, needed) = match trigger {
+                    Trigger::Start | Trigger::Operator => (Millis(0), true),
+                    Trigger::ServerRestarted => (uniform(self.interval, random), true),
+                    Trigger::ChannelDead | Trigger::OutOfReach => (self.backoff.next(random), false),
                 };
+                self.needed |= needed;
                 self.plan(now + wait);
             }
             (State::Fetching, Input::Triggered(_)) => {}
@@ -169,17 +173,22 @@ impl Reconfigurer {
             (State::Resting | State::Fetching | State::Expired, Input::PlanDue { .. }) => {}
             (State::Resting | State::Expired, Input::LifetimeDue { idle }) => {
                 self.rotate = true;
+                self.needed = true;
                 if idle {
                     self.fetch(true, out);
                 } else {
                     self.state = State::Expired;
                 }
             }
-            (State::Planned | State::Fetching, Input::LifetimeDue { .. }) => self.rotate = true,
+            (State::Planned | State::Fetching, Input::LifetimeDue { .. }) => {
+                self.rotate = true;
+                self.needed = true;
+            }
             (State::Expired, Input::BecameIdle) => self.fetch(true, out),
             (State::Resting | State::Planned | State::Fetching, Input::BecameIdle) => {}
             (_, Input::Fetched { lifetime }) => {
                 self.plan_at = None;
+                self.needed = self.rotate;
                 // 0.9 to 1 times the lifetime, and never so short that it becomes a busy loop.
                 let lifetime = lifetime.0.max(10_000);
                 let wait = lifetime - uniform(Millis(lifetime / 10), random).0;
@@ -191,7 +200,15 @@ impl Reconfigurer {
                 self.plan(now + wait);
             }
             (State::Resting | State::Planned | State::Expired, Input::Failed) => {}
-            (_, Input::Proved) => self.backoff.reset(),
+            (State::Planned, Input::Proved) => {
+                self.backoff.reset();
+                if !self.needed {
+                    // The plan was made because the channel was dead.
+                    self.plan_at = None;
+                    self.state = State::Resting;
+                }
+            }
+            (State::Resting | State::Fetching | State::Expired, Input::Proved) => self.backoff.reset(),
         }
     }
 

@@ -258,3 +258,22 @@ fn keys_rotate_when_the_job_has_ended() {
     bench.feed(NOW, Input::Fetched { lifetime: lifetime() });
     assert_eq!(bench.machine.state(), Resting);
 }
+
+/// A fleet whose server was away does not ask for a thousand configurations once its connections work again.
+#[test]
+fn a_plan_made_for_a_dead_channel_is_dropped_when_the_channel_works() {
+    for (triggers, next) in [
+        (&[Trigger::ChannelDead][..], Resting),
+        (&[Trigger::OutOfReach, Trigger::ChannelDead], Resting),
+        (&[Trigger::ChannelDead, Trigger::ServerRestarted], Planned),
+        (&[Trigger::Operator, Trigger::OutOfReach], Planned),
+    ] {
+        let mut bench = Bench::new(5);
+        for trigger in triggers {
+            bench.feed(NOW, Input::Triggered(*trigger));
+        }
+        bench.feed(NOW, Input::Proved);
+        assert_eq!(bench.machine.state(), next, "{triggers:?}");
+        assert_eq!(bench.machine.next_deadline().is_some(), next == Planned, "{triggers:?}");
+    }
+}

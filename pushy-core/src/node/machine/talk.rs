@@ -238,7 +238,9 @@ impl Node {
         let result = KeptResult { job, succeeded, stdout, stderr };
         self.send(&result.message());
         if self.server_keeps_results() {
-            self.outputs.push_back(Output::SpoolResult(result.clone()));
+            if !planted(self.bug, Bug::ResultDroppedOnRestart) {
+                self.outputs.push_back(Output::SpoolResult(result.clone()));
+            }
             if let Some(lost) = self.results.keep(result) {
                 self.log(
                     LogLevel::Error,
