@@ -277,11 +277,7 @@ fn free_ports() -> Result<[u16; 3]> {
 
 async fn run(out: Out<'_>, dir: &Path, args: &RunArgs) -> Result<()> {
     let config = Config::load(dir)?;
-    let log = tracing_subscriber::fmt().with_max_level(args.log_level).with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Text => log.with_ansi(false).with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    start_log(args);
     crate::broker::raise_descriptor_limit();
     let shutdown = stop_signal()?;
     // Before the ports, so that a second server in the directory hears the true reason.
@@ -300,6 +296,23 @@ async fn run(out: Out<'_>, dir: &Path, args: &RunArgs) -> Result<()> {
         );
     };
     crate::run(config, listeners, ready, shutdown).await
+}
+
+/// Log lines on standard error: ours at the level asked for, those of libraries only when something is wrong.
+fn start_log(args: &RunArgs) {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let levels = Targets::new()
+        .with_default(args.log_level.min(LevelFilter::WARN))
+        .with_target("pushy_server", args.log_level)
+        .with_target("pushy_core", args.log_level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match args.log_format {
+        LogFormat::Text => lines.with_ansi(false).with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
 }
 
 /// Ready at TERM or INT.

@@ -253,13 +253,14 @@ async fn serve_rest(
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let service = api::router(api).into_make_service();
-    let mut server = axum_server::from_tcp(listener)?.handle(handle).http1_only();
+    let mut server = axum_server::from_tcp(listener)?.handle(handle);
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(Some(IDLE_REST));
+    // A new acceptor forgets `http1_only`: it comes last. Without it HTTP/2 is taken from anybody who begins with it.
     match tls {
         Some(tls) => {
             let acceptor = OpenSSLAcceptor::new(tls).acceptor(NoDelayAcceptor::new());
-            server.acceptor(acceptor).serve(service).await
+            server.acceptor(acceptor).http1_only().serve(service).await
         }
-        None => server.acceptor(NoDelayAcceptor::new()).serve(service).await,
+        None => server.acceptor(NoDelayAcceptor::new()).http1_only().serve(service).await,
     }
 }

@@ -172,6 +172,19 @@ impl Lab {
         }
     }
 
+    /// Sends bytes and reads until the server closes.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        let exchange = async {
+            let stream = TcpStream::connect(self.address).await.expect("a connection");
+            let (mut from, mut to) = stream.into_split();
+            let mut answer = Vec::new();
+            // A server that has seen enough answers before it has read everything.
+            let (_, _) = tokio::join!(to.write_all(bytes), from.read_to_end(&mut answer));
+            answer
+        };
+        tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time")
+    }
+
     pub(crate) fn call<'a>(&'a self, method: &'a str, path: &str) -> Call<'a> {
         let path = match path.strip_prefix("~/") {
             Some(rest) => format!("/organizations/acme/pushy/{rest}"),

@@ -400,3 +400,32 @@ async fn e_node_states() {
     version.check(200, "[]");
     p.lab.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_no_http_of_ours_is_refused_and_harms_nobody() {
+    let lab = Lab::start().await;
+    let head = "GET /pushy/_status HTTP/1.1\r\nHost: x\r\n";
+    let many: String = (0..300).map(|i| format!("X-{i}: y\r\n")).collect();
+    for (bytes, status) in [
+        ("GARBAGE\r\n\r\n".to_owned(), "400"),
+        (format!("{head}{many}\r\n"), "431"),
+        (format!("{head}X: {}\r\n\r\n", "y".repeat(2_000_000)), "431"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "y".repeat(70_000)), "414"),
+        (format!("{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\n"), "400"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), ""),
+    ] {
+        let answer = lab.raw(bytes.as_bytes()).await;
+        // HTTP/2 is not even answered.
+        let start = if status.is_empty() { String::new() } else { format!("HTTP/1.1 {status} ") };
+        let text = String::from_utf8_lossy(&answer);
+        assert_eq!(status.is_empty(), text.is_empty());
+        assert!(text.starts_with(&start), "{start}: {}", text.chars().take(200).collect::<String>());
+    }
+    let not_utf8 =
+        b"GET /organizations/acme/pushy/jobs HTTP/1.1\r\nConnection: close\r\nX-Ops-UserId: \xff\r\n\
+        X-Ops-Timestamp: 2026-01-01T00:00:00Z\r\nX-Ops-Sign: version=1.1\r\nX-Ops-Content-Hash: x\r\n\r\n";
+    let text = String::from_utf8(lab.raw(not_utf8).await).expect("UTF-8");
+    assert!(text.starts_with("HTTP/1.1 400 ") && text.ends_with("'X-Ops-UserId' is not UTF-8\"]}"), "{text}");
+    lab.call("GET", "/pushy/_status").send().await.check_status(200);
+    lab.stop().await;
+}
