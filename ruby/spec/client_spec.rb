@@ -27,6 +27,12 @@ RSpec.describe Pushy::Client do
       )
     end
 
+    it "reads the environment from JSON, too" do
+      client = serve { json(201, "uri" => "/pushy/jobs/#{id}") }
+      client.start_job(command: "x", nodes: "web1", env: '{"A":"1","B":2}')
+      expect(JSON.parse(server.asked.last.body)).to include("env" => { "A" => "1", "B" => "2" })
+    end
+
     it "sends files that are no text, too" do
       client = serve { json(201, "uri" => "/pushy/jobs/#{id}") }
       client.start_job(command: "x", nodes: "web1", file: "\xFF\x00".b)

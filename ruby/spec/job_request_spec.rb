@@ -38,7 +38,9 @@ RSpec.describe Pushy::JobRequest do
     { nodes: [1] } => [TypeError, /String/],
     { command: nil } => [TypeError, /String/],
     { env: { "A" => 1 } } => [TypeError, /String/],
-    { env: "A=1" } => [TypeError, /Hash/],
+    { env: "A=1" } => [Pushy::InvalidArgumentError, /\Aenv: not valid JSON/],
+    { env: "[]" } => [Pushy::InvalidArgumentError, /env: must be a JSON object/],
+    { env: ["A"] } => [TypeError, /Hash/],
     { run_timeout: "60" } => [TypeError, /Integer/],
     { run_timeout: -1 } => [RangeError, /negative|range/]
   }.each do |settings, (failure, text)|

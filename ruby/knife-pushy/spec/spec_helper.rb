@@ -3,7 +3,7 @@
 require "net/http"
 require_relative "support/chef_stand_in"
 require_relative "support/fake_pushy"
-$LOADED_FEATURES << "chef/search/query.rb" << "chef/knife.rb"
+$LOADED_FEATURES << "chef/search/query.rb" << "chef/json_compat.rb" << "chef/knife.rb"
 
 Dir[File.expand_path("../lib/chef/knife/*.rb", __dir__)].each { |file| require file }
 

@@ -14,7 +14,8 @@ module Pushy
     # @param quorum [String, Integer, nil] how many must accept: "50%", "3" or 3; nil for all
     # @param run_timeout [Integer, nil] seconds that the job may run; nil for the server's default
     # @param capture [Boolean] whether to keep what the command prints
-    # @param env [Hash{String=>String}, nil] environment variables; nil sends none
+    # @param env [Hash{String=>String}, String, nil] environment variables, or the text of a JSON object with them; nil
+    #   sends none
     # @param user [String, nil] run as this user
     # @param dir [String, nil] run in this directory
     # @param file [String, nil] content of a file to deliver, at most 100,000 bytes

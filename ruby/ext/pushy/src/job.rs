@@ -1,6 +1,6 @@
 //! `Pushy::JobRequest`: a job to be started, checked when it is made.
 
-use magnus::{Class, Module, Object, RHash, RModule, RString, Ruby, function, method};
+use magnus::{Class, Module, Object, RHash, RModule, RString, Ruby, TryConvert, Value, function, method};
 use pushy_core::api;
 use pushy_core::job::{self, JobOptions};
 
@@ -12,7 +12,15 @@ pub(crate) struct JobRequest(pub(crate) job::JobRequest);
 
 /// The options in the order in which `lib/pushy/job.rb` gives them.
 type Options =
-    (Option<String>, Option<u32>, bool, Option<RHash>, Option<String>, Option<String>, Option<RString>);
+    (Option<String>, Option<u32>, bool, Option<Value>, Option<String>, Option<String>, Option<RString>);
+
+/// Names and values from a hash, or from the text of a JSON object.
+fn environment(ruby: &Ruby, env: Value) -> Result<Vec<(String, String)>, magnus::Error> {
+    match RString::from_value(env) {
+        Some(json) => api::env_option(&json.to_string()?).map_err(|e| error::raise(ruby, &e.context("env"))),
+        None => convert::pairs(RHash::try_convert(env)?),
+    }
+}
 
 fn build(
     ruby: &Ruby,
@@ -21,7 +29,7 @@ fn build(
     options: Options,
 ) -> Result<JobRequest, magnus::Error> {
     let (quorum, run_timeout, capture, env, user, dir, file) = options;
-    let env = env.map(convert::pairs).transpose()?;
+    let env = env.map(|env| environment(ruby, env)).transpose()?;
     let file = file.map(convert::bytes);
     let checked = || {
         let nodes = api::node_names(nodes)?;

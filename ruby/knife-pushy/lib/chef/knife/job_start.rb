@@ -91,7 +91,7 @@ class Chef
             quorum: config[:quorum],
             run_timeout: number(:run_timeout, "--timeout") { |value| whole(value) },
             capture: config[:capture_output] ? true : false,
-            env: environment,
+            env: config[:with_env],
             user: config[:as_user],
             dir: config[:in_dir],
             file: file_content
@@ -103,26 +103,6 @@ class Chef
           return names unless names.empty?
 
           value_error("No nodes to run job on. Specify nodes as arguments or use -s to specify a search query.")
-        end
-
-        def environment
-          return unless config[:with_env]
-
-          # The values may be secrets: the message does not show them.
-          env = begin
-            JSON.parse(config[:with_env])
-          rescue JSON::ParserError
-            value_error("--with-env is not valid JSON")
-          end
-          value_error("--with-env must be a JSON object, such as '{\"STAGE\": \"prod\"}'") unless env.is_a?(Hash)
-          env.to_h { |name, value| [name, environment_text(name, value)] }
-        end
-
-        def environment_text(name, value)
-          case value
-          when String, Numeric, true, false then value.to_s
-          else value_error("--with-env: the value of #{name.inspect} is not a text")
-          end
         end
 
         def file_content

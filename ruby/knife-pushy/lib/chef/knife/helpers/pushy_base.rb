@@ -79,7 +79,8 @@ class Chef
       def search_failure(error)
         return "this server has no node search; name the nodes" if error.response.code == "404"
 
-        Array(JSON.parse(error.response.body)["error"]).first || error.message
+        require "chef/json_compat"
+        Array(Chef::JSONCompat.from_json(error.response.body)["error"]).first || error.message
       rescue StandardError
         error.message
       end
