@@ -104,13 +104,13 @@ fn a_job_from_commit_to_its_acknowledged_result() {
     assert!(said[0].1.ends_with(r#""stdout":"done\n","stderr":""}"#), "{}", said[0].1);
     assert!(outputs.iter().any(|output| matches!(output, Output::SpoolResult(result) if result.succeeded)));
     // Decision 2: with each heartbeat, after each new connection, until result_ack.
-    assert_eq!(types_with_heartbeat(&mut lab), ["heartbeat", "succeeded"]);
+    assert_eq!(types_with_heartbeat(&mut lab), ["succeeded", "heartbeat"]);
     let outputs =
         lab.handle(Input::Disconnected { conn: lab.command, stage: Stage::Open, why: "cut".into() });
     assert!(lab.said(&outputs).is_empty());
     lab.pass(2_000);
     let outputs = lab.connect();
-    assert_eq!(lab.types(&outputs), ["heartbeat", "succeeded"]);
+    assert_eq!(lab.types(&outputs), ["succeeded", "heartbeat"]);
     let outputs = lab.say(&ServerMessage::ResultAck { job: job() });
     assert_eq!(outputs, [Output::DropResult { job: job() }]);
     assert_eq!(types_with_heartbeat(&mut lab), ["heartbeat"]);
@@ -135,7 +135,7 @@ fn a_restarted_agent_delivers_what_it_had_spooled_and_does_not_run_it_again() {
     lab.outputs();
     lab.configure();
     let outputs = lab.connect();
-    assert_eq!(lab.types(&outputs), ["heartbeat", "succeeded"]);
+    assert_eq!(lab.types(&outputs), ["succeeded", "heartbeat"]);
     let outputs = lab.commit("ok", captured());
     assert_eq!(lab.types(&outputs), ["nack_commit"]);
     let outputs = lab.say(&ServerMessage::Run { job: job() });
@@ -155,7 +155,7 @@ fn an_original_server_gets_each_result_once() {
     assert!(outputs.is_empty(), "no connection, nothing spooled: {outputs:?}");
     lab.pass(2_000);
     let outputs = lab.connect();
-    assert_eq!(lab.types(&outputs), ["heartbeat", "succeeded"]);
+    assert_eq!(lab.types(&outputs), ["succeeded", "heartbeat"]);
     lab.say(&ServerMessage::Ack);
     assert_eq!(types_with_heartbeat(&mut lab), ["heartbeat"]);
 }

@@ -132,15 +132,17 @@ impl Node {
     }
 
     pub(super) fn send_heartbeat(&mut self) {
-        let (state, job) = self.runner.announced();
-        let message =
-            NodeMessage::Heartbeat { state: Some(state), job: job.cloned().into(), caps: Some(Caps::OURS) };
-        self.send(&message);
+        // Results come first: a heartbeat of a new process tells the server that the old one is gone, and whatever that
+        // one has not reported by then counts as lost.
         if self.server_keeps_results() && !planted(self.bug, Bug::ResultSentOnce) {
             for message in self.results.messages() {
                 self.send(&message);
             }
         }
+        let (state, job) = self.runner.announced();
+        let message =
+            NodeMessage::Heartbeat { state: Some(state), job: job.cloned().into(), caps: Some(Caps::OURS) };
+        self.send(&message);
     }
 
     fn server_keeps_results(&self) -> bool {
