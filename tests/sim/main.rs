@@ -12,10 +12,13 @@ mod keys;
 mod ledger;
 mod net;
 mod node_host;
+mod operate;
 mod ops;
 mod original_node;
 mod original_server;
 mod push;
+#[cfg(test)]
+mod regressions;
 mod server_host;
 mod store;
 mod world;

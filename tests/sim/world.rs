@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pushy_core::ids::{NodeName, OrgName};
-use pushy_core::job::{JobOptions, JobRequest};
+use pushy_core::job::JobOptions;
 use pushy_core::message::FromNode;
 use pushy_core::node::Port as NodePort;
 use pushy_core::server::{CurveKey, RequestId, ServerConfig};
@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::keys;
 use crate::ledger::{Broken, Ledger};
 use crate::net::{LinkId, Net, NetEvent, Port, Side};
-use crate::node_host::{COMMANDS, JobEvent, Wish as NodeWish};
+use crate::node_host::{JobEvent, Wish as NodeWish};
 use crate::ops::{FAULTS, Op};
 use crate::original_server::OriginalServer;
 use crate::push::Push;
@@ -24,7 +24,7 @@ use crate::server_host::{ServerHost, Wish as ServerWish};
 /// Heartbeats every two seconds: short enough for many of them in a run.
 pub const INTERVAL: u64 = 2_000;
 
-enum Happening {
+pub(crate) enum Happening {
     Net(NetEvent),
     Op(Op),
     StoreAnswers(u64),
@@ -40,20 +40,20 @@ enum Happening {
 
 /// The world.
 pub struct World {
-    now: u64,
+    pub(crate) now: u64,
     order: u64,
     queue: BTreeMap<(u64, u64), Happening>,
-    random: ChaCha8Rng,
-    net: Net,
+    pub(crate) random: ChaCha8Rng,
+    pub(crate) net: Net,
     /// The server.
     pub server: Push,
-    server_life: u64,
+    pub(crate) server_life: u64,
     /// Nodes; the last one is the attacker's own.
     pub hosts: Vec<Host>,
-    fetches: BTreeMap<RequestId, (usize, u64)>,
-    recorded: Vec<(usize, Vec<u8>, Vec<u8>)>,
-    refused_until: u64,
-    slow_until: u64,
+    pub(crate) fetches: BTreeMap<RequestId, (usize, u64)>,
+    pub(crate) recorded: Vec<(usize, Vec<u8>, Vec<u8>)>,
+    pub(crate) refused_until: u64,
+    pub(crate) slow_until: u64,
     /// What really happened.
     pub ledger: Ledger,
     /// How often each fault did something.
@@ -197,16 +197,16 @@ impl World {
         if self.last_step.1 > 20_000 { Err(format!("the world stands still at {at}")) } else { Ok(()) }
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.random.next_u64() % limit.max(1)
     }
 
-    fn later(&mut self, wait: u64, happening: Happening) {
+    pub(crate) fn later(&mut self, wait: u64, happening: Happening) {
         self.order += 1;
         self.queue.insert((self.now + wait, self.order), happening);
     }
 
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         if !self.traced {
             return;
         }
@@ -229,13 +229,20 @@ impl World {
         Ok(())
     }
 
-    fn with_host(&mut self, i: usize, act: impl FnOnce(&mut Host, &mut Vec<NodeWish>)) -> Result<(), Broken> {
+    pub(crate) fn with_host(
+        &mut self,
+        i: usize,
+        act: impl FnOnce(&mut Host, &mut Vec<NodeWish>),
+    ) -> Result<(), Broken> {
         let mut wishes = Vec::new();
         act(&mut self.hosts[i], &mut wishes);
         self.grant_node(i, wishes)
     }
 
-    fn with_server(&mut self, act: impl FnOnce(&mut Push, &mut Vec<ServerWish>)) -> Result<(), Broken> {
+    pub(crate) fn with_server(
+        &mut self,
+        act: impl FnOnce(&mut Push, &mut Vec<ServerWish>),
+    ) -> Result<(), Broken> {
         let mut wishes = Vec::new();
         act(&mut self.server, &mut wishes);
         self.grant_server(wishes)
@@ -315,7 +322,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, link: LinkId, to: Side, bytes: &[u8]) -> Result<(), Broken> {
+    pub(crate) fn deliver(&mut self, link: LinkId, to: Side, bytes: &[u8]) -> Result<(), Broken> {
         let now = self.now;
         let Some(host) = self.net.link(link).map(|l| l.host) else { return Ok(()) };
         match to {
@@ -356,7 +363,7 @@ impl World {
     }
 
     /// Cuts a stream; both ends learn it soon.
-    fn sever(&mut self, link: LinkId) -> Result<(), Broken> {
+    pub(crate) fn sever(&mut self, link: LinkId) -> Result<(), Broken> {
         let last = self.net.cut(link, &mut self.random);
         for (side, bytes) in last {
             if !bytes.is_empty() {
@@ -484,154 +491,5 @@ impl World {
         }
         self.later(latency, Happening::Net(NetEvent::Gone { link, at: other }));
         Ok(())
-    }
-
-    fn operate(&mut self, op: Op) -> Result<(), Broken> {
-        let now = self.now;
-        self.note(|| format!("operation {op:?}"));
-        let fault = op.fault();
-        let done = match op {
-            Op::StartJob { command, nodes, quorum, run_timeout } => {
-                let request = self.request(command, nodes, quorum, run_timeout);
-                self.with_server(|server, wishes| {
-                    if server.is_up() {
-                        server.start_job(now, request, wishes);
-                    }
-                })?;
-                true
-            }
-            Op::Cut(which) => match self.some_link(which) {
-                Some(link) => self.sever(link).map(|()| true)?,
-                None => false,
-            },
-            Op::Stall(which, wait) => match self.some_link(which) {
-                Some(link) => {
-                    let to = if which % 2 == 0 { Side::Client } else { Side::Server };
-                    self.net.stall(link, to, now + wait);
-                    true
-                }
-                None => false,
-            },
-            Op::HalfOpen(which, wait) => match self.some_link(which) {
-                Some(link) => {
-                    self.net.half_open(link);
-                    self.later(wait, Happening::Sever(link));
-                    true
-                }
-                None => false,
-            },
-            Op::Refuse(wait) => {
-                self.refused_until = now + wait;
-                false
-            }
-            Op::Slow(times, wait) => {
-                self.net.slowness = times;
-                self.slow_until = now + wait;
-                true
-            }
-            Op::ServerCrash(wait) => self.crash_server(wait)?,
-            Op::NodeCrash(which, wait) => self.crash_node(which as usize % self.hosts.len(), wait),
-            Op::StoreFails(wait) => {
-                self.server.store().failing_until = now + wait;
-                true
-            }
-            Op::StoreSlow(wait, extra) => {
-                self.server.store().slow = (now + wait, extra);
-                true
-            }
-            Op::ClockStep(which, offset) => {
-                let i = which as usize % (self.hosts.len() + 1);
-                match i {
-                    0 => self.server.set_clock(offset),
-                    i => self.hosts[i - 1].set_clock(offset),
-                }
-                let wait = 2_000 + self.below(10_000);
-                self.later(wait, Happening::ClockBack(i));
-                true
-            }
-            Op::Replay(which) => self.replay(which)?,
-        };
-        if let (Some(fault), true) = (fault, done) {
-            self.faults[fault] += 1;
-        }
-        Ok(())
-    }
-
-    fn request(&mut self, command: usize, nodes: u64, quorum: u64, run_timeout: u32) -> JobRequest {
-        let mut names: Vec<NodeName> = self
-            .hosts
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| nodes >> (i % 60) & 1 == 1)
-            .map(|(_, h)| h.name().clone())
-            .collect();
-        if names.is_empty() || nodes >> 63 == 1 {
-            names.push(NodeName::new("nobody").expect("a valid name"));
-        }
-        let quorum = (names.len() as u64 * quorum).div_ceil(100) as u32;
-        let mark = format!("{}", self.below(u64::MAX));
-        JobRequest {
-            command: COMMANDS[command].to_owned(),
-            nodes: names,
-            run_timeout: Some(run_timeout),
-            quorum: Some(quorum),
-            options: JobOptions { env: Some(vec![("MARK".to_owned(), mark)]), ..JobOptions::default() },
-        }
-    }
-
-    fn some_link(&self, which: u64) -> Option<LinkId> {
-        let links = self.net.alive();
-        (!links.is_empty()).then(|| links[which as usize % links.len()])
-    }
-
-    fn crash_server(&mut self, wait: u64) -> Result<bool, Broken> {
-        if !self.server.is_up() {
-            return Ok(false);
-        }
-        let kept = self.below(self.server.kept().pending.len() as u64 + 1) as usize;
-        let links = self.server.crash(kept)?;
-        self.server_life += 1;
-        self.ledger.stored(self.now, &mut self.server.store().stored)?;
-        for (_, (i, life)) in std::mem::take(&mut self.fetches) {
-            self.later(20, Happening::ConfigArrives(i, life, None));
-        }
-        self.lose(links, Side::Server);
-        self.later(wait, Happening::ServerUp);
-        Ok(true)
-    }
-
-    fn crash_node(&mut self, i: usize, wait: u64) -> bool {
-        if !self.hosts[i].is_up() {
-            return false;
-        }
-        let links = self.hosts[i].crash();
-        self.ledger.died(self.hosts[i].name());
-        self.lose(links, Side::Client);
-        self.later(wait, Happening::NodeUp(i));
-        true
-    }
-
-    /// One end of these streams died; now and then the other end is not told for long (a power cut).
-    fn lose(&mut self, links: Vec<LinkId>, by: Side) {
-        for link in links {
-            if by == Side::Server {
-                self.ledger.left(self.now, link);
-            }
-            let (_, latency) = self.net.close(link, by);
-            let wait = if self.below(4) == 0 { 5_000 + self.below(25_000) } else { latency };
-            self.later(wait, Happening::Net(NetEvent::Gone { link, at: by.other() }));
-        }
-    }
-
-    /// The last host sends what another one sent before, over its own connection.
-    fn replay(&mut self, which: u64) -> Result<bool, Broken> {
-        if self.recorded.is_empty() {
-            return Ok(false);
-        }
-        let (_, header, body) = self.recorded[which as usize % self.recorded.len()].clone();
-        let attacker = self.hosts.len() - 1;
-        let mut done = false;
-        self.with_host(attacker, |host, wishes| done = host.inject(&header, &body, wishes))?;
-        Ok(done)
     }
 }

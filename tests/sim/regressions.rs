@@ -1,0 +1,33 @@
+//! Seeds that once broke a rule, each with what it found.
+
+use crate::run;
+
+fn holds(seed: u64) {
+    if let Err((broken, _)) = run(seed, |_| ()) {
+        panic!("{broken}");
+    }
+}
+
+#[test]
+fn a_vote_that_ends_without_a_node_leaves_its_other_job_alone() {
+    // `abort` names no job: sent for the vote, it killed the command of another job.
+    holds(285);
+}
+
+#[test]
+fn a_deaf_original_client_hears_ack_as_soon_as_it_connects() {
+    // Believing the server gone it said nothing, so the server said nothing, so it went deaf for good.
+    holds(92);
+}
+
+#[test]
+fn a_restarted_agent_reports_before_it_says_that_it_is_new() {
+    // The heartbeat of the new process ended the old one's job before its result was read.
+    holds(1597);
+}
+
+#[test]
+fn a_result_stamped_by_a_wrong_clock_is_reported_again() {
+    // Dropped for its timestamp, then overtaken by a restart of its agent.
+    holds(1696);
+}
