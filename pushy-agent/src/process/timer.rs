@@ -62,7 +62,10 @@ impl Timer {
                 }
             }
         }
-        tokio::time::sleep_until(deadline).await;
+        // tokio would round a deadline that has passed up to its next millisecond.
+        if Instant::now() < deadline {
+            tokio::time::sleep_until(deadline).await;
+        }
     }
 }
 
