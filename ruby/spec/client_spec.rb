@@ -165,6 +165,11 @@ RSpec.describe Pushy::Client do
       end
     end
 
+    it "names the key file that cannot be read" do
+      expect { described_class.new(server_url: "http://127.0.0.1/organizations/a", user: "a", key_file: "/nowhere") }
+        .to raise_error("cannot read the key /nowhere: No such file or directory")
+    end
+
     it "says nothing of the key" do
       client = serve { json(200, []) }
       expect(client.inspect).to eq("#<Pushy::Client>")

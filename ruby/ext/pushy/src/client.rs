@@ -61,8 +61,12 @@ fn connect(ruby: &Ruby, server_url: String, user: String, settings: RHash) -> Re
         let (pem, source) = match (key, key_file) {
             (Some(pem), source) => (pem, source.unwrap_or_else(|| "the key given".to_owned())),
             (None, Some(file)) => {
-                let unreadable =
-                    |e| Error::new(ErrorCode::InvalidKey, format!("cannot read the key {file}: {e}"));
+                let unreadable = |e: std::io::Error| {
+                    // Without "(os error 2)", which tells nobody anything.
+                    let reason = e.to_string();
+                    let reason = reason.split(" (os error").next().unwrap_or_default();
+                    Error::new(ErrorCode::InvalidKey, format!("cannot read the key {file}: {reason}"))
+                };
                 (std::fs::read(&file).map_err(unreadable)?, file)
             }
             (None, None) => return blocking::Client::new(wanted),
