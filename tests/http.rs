@@ -46,8 +46,7 @@ impl Http {
             api_version: None,
         };
         let headers = sign(key, &request).map_err(io::Error::other)?;
-        let mut text =
-            format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n", self.host);
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: */*\r\n", self.host);
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
