@@ -29,6 +29,8 @@ pub struct Ledger {
     left_at: BTreeMap<NodeName, u64>,
     /// Nodes with an original client: its results can be lost.
     pub originals: BTreeSet<NodeName>,
+    /// An original server forgets its nodes and jobs at a restart, and loses results.
+    pub original_server: bool,
     /// A node may be given up after this long without a connection.
     pub down_after: u64,
 }
@@ -121,8 +123,14 @@ impl Ledger {
                 if status.is_terminal() && !self.closed_at.contains_key(&part) {
                     let standing = self.standing.values().any(|n| n == node);
                     let left = self.left_at.get(node).copied().unwrap_or(0);
-                    if !standing && left + self.down_after <= now {
+                    let excused = !standing && left + self.down_after <= now;
+                    if excused {
                         self.excused.insert(part.clone());
+                    } else if *status == NodeStatus::Crashed
+                        && !self.original_server
+                        && self.running.get(node) == Some(&job.id)
+                    {
+                        return Err(format!("{node} was given up while it ran job {}", job.id));
                     }
                     self.closed_at.insert(part, now);
                 }
@@ -164,6 +172,13 @@ impl Ledger {
             ServerMessage::Run { job } if !self.ran.contains(&job) => {
                 Err(format!("run of job {job} left before its quorum was stored"))
             }
+            ServerMessage::Run { job } => match stored.node_status(&job, node) {
+                // An original takes a second run amiss (7.2); ours is asked only as long as it may not have begun.
+                Some(status) if status != NodeStatus::Ready => {
+                    Err(format!("run of job {job} left for {node}, which is {status}"))
+                }
+                _ => Ok(()),
+            },
             ServerMessage::Abort => {
                 let open = |s: NodeStatus| matches!(s, NodeStatus::Ready | NodeStatus::Running);
                 match self.running.get(node) {
@@ -186,8 +201,8 @@ impl Ledger {
     /// The end: everything is quiet again.
     ///
     /// # Errors
-    /// The first rule that is broken. An original server may lose results.
-    pub fn settle(&self, stored: &Stored, original_server: bool) -> Result<(), Broken> {
+    /// The first rule that is broken.
+    pub fn settle(&self, stored: &Stored) -> Result<(), Broken> {
         for id in &self.started_jobs {
             let Some(job) = stored.jobs.get(id) else {
                 return Err(format!("job {id} was promised and is lost"));
@@ -200,7 +215,7 @@ impl Ledger {
             }
         }
         for ((job, node), (at, good)) in &self.exits {
-            if original_server
+            if self.original_server
                 || self.originals.contains(node)
                 || self.killed.contains(&(job.clone(), node.clone()))
             {

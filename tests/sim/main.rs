@@ -74,7 +74,7 @@ fn drive(world: &mut World, healed: u64) -> Result<(), Broken> {
     world.heal()?;
     // Every job has ended by then: 6 s of voting and 20 s of running at most.
     world.run(CALM + healed)?;
-    world.ledger.settle(&world.server.kept().stored, world.server.is_original())?;
+    world.ledger.settle(&world.server.kept().stored)?;
     // A node that is just then changing its keys is back within moments.
     for _ in 0..20 {
         if world.missing().is_empty() {

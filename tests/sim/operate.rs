@@ -54,7 +54,16 @@ impl World {
                 true
             }
             Op::ServerCrash(wait) => self.crash_server(wait)?,
-            Op::NodeCrash(which, wait) => self.crash_node(which as usize % self.hosts.len(), wait),
+            Op::NodeCrash(which, wait) => {
+                let i = which as usize % self.hosts.len();
+                // Every other time just after its next process has ended, when the result is on its way.
+                if which % 2 == 0 {
+                    self.crash_after_exit = Some((i, wait));
+                    false
+                } else {
+                    self.crash_node(i, wait)
+                }
+            }
             Op::StoreFails(wait) => {
                 self.server.store().failing_until = now + wait;
                 true
@@ -124,7 +133,7 @@ impl World {
         Ok(true)
     }
 
-    fn crash_node(&mut self, i: usize, wait: u64) -> bool {
+    pub(crate) fn crash_node(&mut self, i: usize, wait: u64) -> bool {
         if !self.hosts[i].is_up() {
             return false;
         }
@@ -147,15 +156,16 @@ impl World {
         }
     }
 
-    /// The last host sends what another one sent before, over its own connection.
+    /// An attacker sends a recorded frame: another node's over the last host's connection, or, having stolen a node's
+    /// keys, one of the node's own again.
     fn replay(&mut self, which: u64) -> Result<bool, Broken> {
         if self.recorded.is_empty() {
             return Ok(false);
         }
-        let (_, header, body) = self.recorded[which as usize % self.recorded.len()].clone();
-        let attacker = self.hosts.len() - 1;
+        let (owner, header, body) = self.recorded[which as usize % self.recorded.len()].clone();
+        let sender = if which % 2 == 0 { self.hosts.len() - 1 } else { owner };
         let mut done = false;
-        self.with_host(attacker, |host, wishes| done = host.inject(&header, &body, wishes))?;
+        self.with_host(sender, |host, wishes| done = host.inject(&header, &body, wishes))?;
         Ok(done)
     }
 }

@@ -58,6 +58,9 @@ pub const FAULTS: [&str; 11] = [
     "replay",
 ];
 
+/// Where `node-crash` is among [`FAULTS`].
+pub const NODE_CRASH: usize = 6;
+
 impl Op {
     /// Which of [`FAULTS`] it is.
     pub fn fault(&self) -> Option<usize> {

@@ -375,6 +375,10 @@ impl OriginalNode {
                 let job = JobRef::Id(commit.job.clone());
                 if known && matches!(self.state, State::Idle) && commit.command != "cannot-prepare" {
                     self.state = State::Committed(commit.job, commit.command);
+                    // Now and then it stutters: a second yes is no second vote (6.4).
+                    if self.random.next_u64() % 4 == 0 {
+                        self.say(now, NodeMessage::AckCommit { job: job.clone() }, wishes);
+                    }
                     self.say(now, NodeMessage::AckCommit { job }, wishes);
                 } else {
                     self.say(now, NodeMessage::NackCommit { job }, wishes);

@@ -16,7 +16,7 @@ use crate::keys;
 use crate::ledger::{Broken, Ledger};
 use crate::net::{LinkId, Net, NetEvent, Port, Side};
 use crate::node_host::{JobEvent, Wish as NodeWish};
-use crate::ops::{FAULTS, Op};
+use crate::ops::{FAULTS, NODE_CRASH, Op};
 use crate::original_server::OriginalServer;
 use crate::push::Push;
 use crate::server_host::{ServerHost, Wish as ServerWish};
@@ -36,6 +36,7 @@ pub(crate) enum Happening {
     NodeUp(usize),
     ClockBack(usize),
     Sever(LinkId),
+    Crash(usize, u64),
 }
 
 /// The world.
@@ -54,6 +55,7 @@ pub struct World {
     pub(crate) recorded: Vec<(usize, Vec<u8>, Vec<u8>)>,
     pub(crate) refused_until: u64,
     pub(crate) slow_until: u64,
+    pub(crate) crash_after_exit: Option<(usize, u64)>,
     /// What really happened.
     pub ledger: Ledger,
     /// How often each fault did something.
@@ -82,6 +84,7 @@ impl World {
         };
         let org: OrgName = server.org().1.clone();
         let mut ledger = Ledger::new(3 * INTERVAL);
+        ledger.original_server = original_server;
         let hosts: Vec<Host> = (0..nodes)
             .map(|i| {
                 let name = NodeName::new(&format!("node-{i}")).expect("a valid name");
@@ -107,6 +110,7 @@ impl World {
             recorded: Vec::new(),
             refused_until: 0,
             slow_until: 0,
+            crash_after_exit: None,
             ledger,
             faults: [0; FAULTS.len()],
             traced: false,
@@ -319,6 +323,10 @@ impl World {
                 Ok(())
             }
             Happening::Sever(link) => self.sever(link),
+            Happening::Crash(i, wait) => {
+                self.faults[NODE_CRASH] += u64::from(self.crash_node(i, wait));
+                Ok(())
+            }
         }
     }
 
@@ -398,6 +406,10 @@ impl World {
                 NodeWish::Ended(job, good) => {
                     self.note(|| format!("{name} ends {job}: {good}"));
                     self.ledger.ended(self.now, job, &name, good);
+                    if let Some((_, wait)) = self.crash_after_exit.take_if(|(host, _)| *host == i) {
+                        let soon = self.below(20);
+                        self.later(soon, Happening::Crash(i, wait));
+                    }
                 }
                 NodeWish::Killed(job) => self.ledger.killed(job, &name),
                 NodeWish::Options(job, options) => self.check_options(&job, &options)?,
