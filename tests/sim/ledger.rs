@@ -26,6 +26,7 @@ pub struct Ledger {
     closed_at: BTreeMap<Part, u64>,
     excused: BTreeSet<Part>,
     standing: BTreeMap<LinkId, NodeName>,
+    asked: BTreeSet<(&'static str, JobId, LinkId)>,
     left_at: BTreeMap<NodeName, u64>,
     /// Nodes with an original client: its results can be lost.
     pub originals: BTreeSet<NodeName>,
@@ -161,10 +162,30 @@ impl Ledger {
     }
 
     /// A message leaves for a node.
-    pub fn sent(&self, node: &NodeName, body: &[u8], stored: &Stored) -> Result<(), Broken> {
+    pub fn sent(
+        &mut self,
+        link: LinkId,
+        node: &NodeName,
+        body: &[u8],
+        stored: &Stored,
+    ) -> Result<(), Broken> {
         let Ok(message) = FromServer::decode(body) else {
             return Err(format!("{node} is sent something unreadable"));
         };
+        // An original takes both amiss the second time, and a connection loses nothing (decision 3).
+        let once = match &message.message {
+            ServerMessage::Commit(commit) => Some(("commit", &commit.job)),
+            ServerMessage::Run { job } => Some(("run", job)),
+            _ => None,
+        };
+        if let Some((what, job)) = once {
+            if !self.asked.insert((what, job.clone(), link)) {
+                return Err(format!("{what} of job {job} left twice for {node} on one connection"));
+            }
+            if what == "commit" && self.votes.contains(&(job.clone(), node.clone())) {
+                return Err(format!("{node} is asked again for job {job}, on which it has voted"));
+            }
+        }
         match message.message {
             ServerMessage::Commit(commit) if !stored.jobs.contains_key(&commit.job) => {
                 Err(format!("commit of job {} left before it was stored", commit.job))

@@ -463,7 +463,7 @@ impl World {
                     let name = self.hosts[host].name().clone();
                     self.note(|| format!("to {name}: {}", String::from_utf8_lossy(&body)));
                     if !self.server.is_original() {
-                        self.ledger.sent(&name, &body, &self.server.kept().stored)?;
+                        self.ledger.sent(link, &name, &body, &self.server.kept().stored)?;
                     }
                 }
                 ServerWish::Heard(link, header, body) => self.heard(link, header, body),

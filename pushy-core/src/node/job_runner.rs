@@ -16,7 +16,7 @@ use std::fmt;
 use crate::ids::JobId;
 use crate::job::JobOptions;
 use crate::message::JobState;
-use crate::whitelist::{Allowed, CommandLine};
+use crate::whitelist::Allowed;
 
 use super::capture::Captured;
 
@@ -359,20 +359,7 @@ impl JobRunner {
             Current::Running { job: current, capture } => {
                 let same = current == job;
                 self.current = Current::Running { job: current, capture };
-                if same && super::planted(self.bug, super::Bug::RepeatedRunStartsAgain) {
-                    let allowed = Allowed {
-                        entry: String::new(),
-                        command: CommandLine::Args(vec!["true".into()]),
-                        lock: None,
-                        user: None,
-                        dir: None,
-                        env: Vec::new(),
-                    };
-                    let (command, options) = (String::new(), JobOptions::default());
-                    out.push(Action::Spawn(job, Box::new(JobSpec { command, allowed, options })));
-                } else {
-                    out.push(if same { Action::AckRun(job) } else { Action::NackRun(job) });
-                }
+                out.push(if same { Action::AckRun(job) } else { Action::NackRun(job) });
             }
         }
     }
@@ -501,9 +488,6 @@ impl JobRunner {
     }
 
     fn remember(&mut self, job: JobId, ending: Ending) {
-        if super::planted(self.bug, super::Bug::EndedJobForgotten) {
-            return;
-        }
         if self.ended.len() >= REMEMBERED_JOBS {
             self.ended.pop_front();
         }

@@ -256,16 +256,10 @@ pub enum Output {
 pub enum Bug {
     /// The options of a refused commit replace those of the committed job (D-43).
     OptionsBeforeBusyCheck,
-    /// A repeated `run` starts the command again.
-    RepeatedRunStartsAgain,
-    /// A `commit` and `run` of a job that has ended start it again.
-    EndedJobForgotten,
     /// A result is sent once and never again.
     ResultSentOnce,
     /// A result is not kept over a restart of the agent.
     ResultDroppedOnRestart,
-    /// Recorded messages are believed, whatever their age.
-    OldMessagesBelieved,
     /// A lost connection ends the job without a word.
     JobLostWithConnection,
 }
@@ -274,11 +268,8 @@ impl Bug {
     /// Every defect.
     pub const ALL: &'static [Bug] = &[
         Bug::OptionsBeforeBusyCheck,
-        Bug::RepeatedRunStartsAgain,
-        Bug::EndedJobForgotten,
         Bug::ResultSentOnce,
         Bug::ResultDroppedOnRestart,
-        Bug::OldMessagesBelieved,
         Bug::JobLostWithConnection,
     ];
 }

@@ -57,7 +57,7 @@ impl Server {
             freshness = Freshness::Fresh;
         }
         self.node_lives(id);
-        self.greet(id, greeted, incarnation, &message, freshness);
+        self.greet(id, greeted, incarnation, &message, known);
         self.message(id, conn, message, freshness);
     }
 
@@ -73,17 +73,14 @@ impl Server {
         greeted: bool,
         incarnation: Option<IncarnationId>,
         message: &NodeMessage,
-        freshness: Freshness,
+        known: bool,
     ) {
         let Some(node) = self.nodes.get(&id) else { return };
         let first_of_life = node.incarnation.is_none() && incarnation.is_some();
         // A missing one counts as different (4.8).
         let other = !first_of_life && (incarnation.is_none() || node.incarnation != incarnation);
-        if matches!(message, NodeMessage::Heartbeat { .. })
-            && freshness != Freshness::Stale
-            && node.phase.is_live()
-            && other
-        {
+        // However long it waited in a queue: it is the process at the other end of this connection that says so.
+        if matches!(message, NodeMessage::Heartbeat { .. }) && !known && node.phase.is_live() && other {
             self.log(LogLevel::Info, Some(id), None, None, "another process speaks for the node".into());
             self.node_hears(id, NodeEvent::OtherIncarnation);
         }
@@ -298,7 +295,7 @@ impl Server {
             }
             Resync::CountAckRun | Resync::OutOfPlace => self.job_hears(ix, id, Said::AckRun),
             Resync::CrashIfRepeated => {
-                if self.is_repeated(ix, id) && !self.planted(PlantedBug::LostJobIgnored) {
+                if self.is_repeated(ix, id) {
                     self.job_hears(ix, id, Said::Down);
                 }
             }

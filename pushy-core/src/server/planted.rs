@@ -29,8 +29,6 @@ pub enum PlantedBug {
     SilenceEndsJob,
     /// `run_timeout` passes unnoticed.
     DeadlineIgnored,
-    /// A node that has lost its job is never noticed.
-    LostJobIgnored,
 }
 
 impl PlantedBug {
@@ -49,7 +47,6 @@ impl PlantedBug {
         PlantedBug::ReplayAccepted,
         PlantedBug::SilenceEndsJob,
         PlantedBug::DeadlineIgnored,
-        PlantedBug::LostJobIgnored,
     ];
 }
 

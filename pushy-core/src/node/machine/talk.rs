@@ -19,12 +19,7 @@ impl Node {
         body: &[u8],
     ) -> Option<std::result::Result<ServerMessage, WireError>> {
         let session = self.session.as_ref()?;
-        let max_skew = if planted(self.bug, Bug::OldMessagesBelieved) {
-            u32::MAX
-        } else {
-            session.config.max_message_skew
-        };
-        let limits = Limits { max_body: MAX_SERVER_BODY, max_skew };
+        let limits = Limits { max_body: MAX_SERVER_BODY, max_skew: session.config.max_message_skew };
         let opened = wire::open_from_server(
             &session.key,
             &session.verifier,
@@ -80,7 +75,7 @@ impl Node {
         self.beat(heartbeater::Input::Answered);
         self.beat(heartbeater::Input::Authenticated);
         let acts = !matches!(message, ServerMessage::Ack | ServerMessage::ResultAck { .. });
-        if acts && !planted(self.bug, Bug::OldMessagesBelieved) && !self.replay.is_new(body) {
+        if acts && !self.replay.is_new(body) {
             return self.log(LogLevel::Warn, None, format!("dropped a repeated {}", message.type_name()));
         }
         match message {
