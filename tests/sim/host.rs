@@ -1,5 +1,7 @@
 //! A node's host, with our agent or with an original client on it.
 
+use std::collections::BTreeMap;
+
 use pushy_core::auth::SigningKey;
 use pushy_core::ids::{NodeName, OrgName};
 use pushy_core::node::Bug;
@@ -41,6 +43,14 @@ impl Host {
     pub fn plant(&mut self, bug: Bug) {
         if let Host::Ours(host) = self {
             host.bug = Some(bug);
+        }
+    }
+
+    /// The rows of the machine's table used since the last call.
+    pub fn take_rows(&mut self) -> BTreeMap<String, u64> {
+        match self {
+            Host::Ours(host) => host.take_rows(),
+            Host::Original(_) => BTreeMap::new(),
         }
     }
 

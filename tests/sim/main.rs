@@ -19,10 +19,12 @@ mod original_server;
 mod push;
 #[cfg(test)]
 mod regressions;
+mod rows;
 mod server_host;
 mod store;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,9 +44,23 @@ const HEALED: u64 = 45_000;
 /// An original client needs its own timer: up to 120 s after a failed fetch (decision 4).
 const HEALED_ORIGINAL: u64 = 135_000;
 
+#[derive(Default)]
 struct Outcome {
     faults: [u64; FAULTS.len()],
     jobs: usize,
+    rows: BTreeMap<String, u64>,
+}
+
+impl Outcome {
+    fn add(&mut self, other: Outcome) {
+        self.jobs += other.jobs;
+        for (sum, count) in self.faults.iter_mut().zip(other.faults) {
+            *sum += count;
+        }
+        for (row, count) in other.rows {
+            *self.rows.entry(row).or_default() += count;
+        }
+    }
 }
 
 fn run(seed: u64, prepare: impl Fn(&mut World)) -> Result<Outcome, (Broken, Vec<String>)> {
@@ -59,8 +75,11 @@ fn run(seed: u64, prepare: impl Fn(&mut World)) -> Result<Outcome, (Broken, Vec<
     world.schedule(ops::generate(&mut random, CALM));
     let healed = if originals > 0 { HEALED_ORIGINAL } else { HEALED };
     let result = drive(&mut world, healed);
+    world.count_rows();
     match result {
-        Ok(()) => Ok(Outcome { faults: world.faults, jobs: world.ledger.started_jobs.len() }),
+        Ok(()) => {
+            Ok(Outcome { faults: world.faults, jobs: world.ledger.started_jobs.len(), rows: world.rows })
+        }
         Err(broken) => {
             let mut trace = std::mem::take(&mut world.trace);
             trace.extend(world.server.log().iter().map(|l| format!("server log {l}")));
@@ -104,7 +123,7 @@ fn seeds() {
     }
     let seeds = number("PUSHY_SIM_SEEDS", 500);
     let next = AtomicU64::new(0);
-    let totals = Mutex::new(([0u64; FAULTS.len()], 0usize, Vec::new()));
+    let totals = Mutex::new((Outcome::default(), Vec::new()));
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -117,28 +136,30 @@ fn seeds() {
                     let outcome = run(seed, |_| ());
                     let mut totals = totals.lock().expect("no worker panics");
                     match outcome {
-                        Ok(outcome) => {
-                            totals.1 += outcome.jobs;
-                            for (sum, count) in totals.0.iter_mut().zip(outcome.faults) {
-                                *sum += count;
-                            }
-                        }
-                        Err((broken, _)) => totals.2.push(broken),
+                        Ok(outcome) => totals.0.add(outcome),
+                        Err((broken, _)) => totals.1.push(broken),
                     }
                 }
             });
         }
     });
-    let (faults, jobs, broken) = totals.into_inner().expect("no worker panics");
-    println!("simulation: {seeds} seeds, {jobs} jobs, {} failures", broken.len());
-    for (name, count) in FAULTS.iter().zip(faults) {
+    let (total, broken) = totals.into_inner().expect("no worker panics");
+    println!("simulation: {seeds} seeds, {} jobs, {} failures", total.jobs, broken.len());
+    for (name, count) in FAULTS.iter().zip(total.faults) {
         println!("  fault {name:<14} {count}");
+    }
+    for (row, count) in &total.rows {
+        println!("  row {row:<44} {count}");
     }
     let shown: Vec<&String> = broken.iter().take(20).collect();
     assert!(broken.is_empty(), "{} seeds broke a rule:\n{shown:#?}", broken.len());
     if seeds >= 10_000 {
-        for (name, count) in FAULTS.iter().zip(faults) {
+        for (name, count) in FAULTS.iter().zip(total.faults) {
             assert!(count >= 1_000, "fault {name} happened {count} times only");
+        }
+        for row in rows::REACHABLE {
+            let count = total.rows.get(*row).copied().unwrap_or(0);
+            assert!(count >= 10, "row {row} was used {count} times only");
         }
     }
 }

@@ -122,6 +122,11 @@ impl NodeHost {
         }
     }
 
+    /// The rows of the machine's table used since the last call.
+    pub fn take_rows(&mut self) -> BTreeMap<String, u64> {
+        self.machine.as_mut().map(Node::take_rows).unwrap_or_default()
+    }
+
     /// Whether the agent runs.
     pub fn is_up(&self) -> bool {
         self.machine.is_some()

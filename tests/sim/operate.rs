@@ -122,6 +122,7 @@ impl World {
             return Ok(false);
         }
         let kept = self.below(self.server.kept().pending.len() as u64 + 1) as usize;
+        self.count_rows();
         let links = self.server.crash(kept)?;
         self.server_life += 1;
         self.ledger.stored(self.now, &mut self.server.store().stored)?;
@@ -137,6 +138,7 @@ impl World {
         if !self.hosts[i].is_up() {
             return false;
         }
+        self.count_rows();
         let links = self.hosts[i].crash();
         self.ledger.died(self.hosts[i].name());
         self.lose(links, Side::Client);

@@ -1,5 +1,7 @@
 //! The push server's host: ours, or the original's behaviour.
 
+use std::collections::BTreeMap;
+
 use pushy_core::ids::{NodeName, OrgId, OrgName};
 use pushy_core::job::JobRequest;
 use pushy_core::server::{CurveKey, PlantedBug, RequestId, Ticket};
@@ -27,6 +29,14 @@ macro_rules! either {
 }
 
 impl Push {
+    /// The rows of the machine's tables used since the last call.
+    pub fn take_rows(&mut self) -> BTreeMap<String, u64> {
+        match self {
+            Push::Ours(host) => host.take_rows(),
+            Push::Original(_) => BTreeMap::new(),
+        }
+    }
+
     /// Whether it is an original.
     pub fn is_original(&self) -> bool {
         matches!(self, Push::Original(_))

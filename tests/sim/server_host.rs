@@ -104,6 +104,11 @@ impl ServerHost {
         }
     }
 
+    /// The rows of the machine's tables used since the last call.
+    pub fn take_rows(&mut self) -> BTreeMap<String, u64> {
+        self.machine.as_mut().map(Server::take_rows).unwrap_or_default()
+    }
+
     /// Whether it runs.
     pub fn is_up(&self) -> bool {
         self.machine.is_some()

@@ -60,6 +60,8 @@ pub struct World {
     pub ledger: Ledger,
     /// How often each fault did something.
     pub faults: [u64; FAULTS.len()],
+    /// How often each row of the machines' tables was used.
+    pub rows: BTreeMap<String, u64>,
     /// Whether to keep a trace; it costs more than the rest.
     pub traced: bool,
     /// What happened, in order.
@@ -113,6 +115,7 @@ impl World {
             crash_after_exit: None,
             ledger,
             faults: [0; FAULTS.len()],
+            rows: BTreeMap::new(),
             traced: false,
             trace: Vec::new(),
             last_step: (0, 0),
@@ -189,6 +192,14 @@ impl World {
         let there = self.server.available();
         let hosts = self.hosts.iter().filter(|h| !h.is_stuck());
         hosts.map(|h| h.name().clone()).filter(|n| !there.contains(n)).collect()
+    }
+
+    /// Adds up what the machines have counted; before one of them dies, and at the end.
+    pub fn count_rows(&mut self) {
+        let hosts = self.hosts.iter_mut().map(Host::take_rows);
+        for (row, count) in hosts.chain([self.server.take_rows()]).flatten() {
+            *self.rows.entry(row).or_default() += count;
+        }
     }
 
     /// The simulated time, in milliseconds.

@@ -71,6 +71,8 @@ pub struct Node {
     stopping: bool,
     exited: bool,
     bug: Option<Bug>,
+    #[cfg(feature = "planted-bugs")]
+    rows: std::collections::BTreeMap<String, u64>,
 }
 
 impl std::fmt::Debug for Node {
@@ -127,10 +129,18 @@ impl Node {
             stopping: false,
             exited: false,
             bug: None,
+            #[cfg(feature = "planted-bugs")]
+            rows: std::collections::BTreeMap::new(),
         };
         node.trigger(Trigger::Start);
         node.due();
         node
+    }
+
+    /// How often each row of the runner's table was used since this was last asked, as `runner: STATE × INPUT`.
+    #[cfg(feature = "planted-bugs")]
+    pub fn take_rows(&mut self) -> std::collections::BTreeMap<String, u64> {
+        std::mem::take(&mut self.rows)
     }
 
     /// Plants a defect for the simulation to find (decision 28).

@@ -261,7 +261,10 @@ impl Server {
         let Some(job) = self.jobs.get(&ix) else { return };
         let (phase, stored) = (job.phase(), job.stored);
         let Some(member) = self.member(ix, id) else { return };
-        let decided = job_state::resync(phase, member.status, claim);
+        let status = member.status;
+        self.hit(|| format!("resync: {phase:?} × {status:?} × {claim:?}"));
+        let decided = job_state::resync(phase, status, claim);
+        let Some(member) = self.member(ix, id) else { return };
         if !matches!(decided, Resync::CrashIfRepeated | Resync::AbortIfRepeated) {
             member.odd_since = None;
         }

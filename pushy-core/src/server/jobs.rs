@@ -153,6 +153,7 @@ impl Server {
             Said::NackCommit => std::mem::take(&mut member.marks.nacked_by_heartbeat),
             _ => false,
         };
+        self.hit(|| format!("job: {phase:?} × {status:?} × {said:?}"));
         let rule = match phase {
             Phase::Voting => job_state::while_voting(status, said),
             Phase::Running => job_state::while_running(status, said),

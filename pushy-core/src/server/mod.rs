@@ -98,6 +98,8 @@ pub struct Server {
     steps: u64,
     #[cfg(feature = "planted-bugs")]
     bug: Option<PlantedBug>,
+    #[cfg(feature = "planted-bugs")]
+    rows: std::collections::BTreeMap<String, u64>,
 }
 
 impl Server {
@@ -149,6 +151,8 @@ impl Server {
             steps: 0,
             #[cfg(feature = "planted-bugs")]
             bug: None,
+            #[cfg(feature = "planted-bugs")]
+            rows: std::collections::BTreeMap::new(),
         };
         // Decision 47: the first one goes out at once.
         server.timers.set(Timer::Heartbeat, now.mono);

@@ -58,6 +58,7 @@ impl Server {
         let now = self.now.mono;
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let (from, connected) = (node.phase, node.conn.is_some());
+        self.hit(|| format!("node: {from:?} × {event:?}"));
         let mut rule = node_state::on(from, event);
         if self.planted(PlantedBug::AbortKnownNode)
             && (from, rule.to) == (NodePhase::Restored, NodePhase::Idle)

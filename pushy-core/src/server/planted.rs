@@ -60,6 +60,15 @@ impl super::Server {
     pub(super) fn planted(&self, bug: PlantedBug) -> bool {
         self.bug == Some(bug)
     }
+
+    /// How often each row of a table was used since this was last asked, as `TABLE: STATE × INPUT`.
+    pub fn take_rows(&mut self) -> std::collections::BTreeMap<String, u64> {
+        std::mem::take(&mut self.rows)
+    }
+
+    pub(super) fn hit(&mut self, row: impl FnOnce() -> String) {
+        *self.rows.entry(row()).or_default() += 1;
+    }
 }
 
 #[cfg(not(feature = "planted-bugs"))]
@@ -67,4 +76,6 @@ impl super::Server {
     pub(super) const fn planted(&self, _bug: PlantedBug) -> bool {
         false
     }
+
+    pub(super) fn hit(&mut self, _row: impl FnOnce() -> String) {}
 }
