@@ -1,7 +1,7 @@
 //! Chef's signed headers: signing requests and checking them (3.1; "auth 2.2" and the like are sections of the
 //! specification of the signed headers).
 //!
-//! [`sign`] makes the headers of a request. A server checks in two steps, because looking up keys lies between them:
+//! [`sign()`] makes the headers of a request. A server checks in two steps, because looking up keys lies between them:
 //! [`Head::read`] takes the headers apart and checks the clock, [`Head::verify`] checks the signature over
 //! method, path and body. [`AuthError`] knows the status and body of every refusal (2.3).
 
