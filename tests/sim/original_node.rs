@@ -294,7 +294,7 @@ impl OriginalNode {
             life.map(|l| l.beat_at),
             life.map(|l| l.reload_at),
             life.and_then(|l| l.check_at),
-            self.reconfigure_at,
+            self.reconfigure_at.filter(|_| !self.fetching),
         ]
         .into_iter()
         .flatten()

@@ -31,3 +31,9 @@ fn a_result_stamped_by_a_wrong_clock_is_reported_again() {
     // Dropped for its timestamp, then overtaken by a restart of its agent.
     holds(1696);
 }
+
+#[test]
+fn a_node_is_not_aborted_for_a_job_whose_end_is_not_stored_yet() {
+    // Another job's vote ended meanwhile, and its `abort` overtook the store.
+    holds(7100);
+}

@@ -209,7 +209,17 @@ impl World {
 
     fn count_step(&mut self, at: u64) -> Result<(), Broken> {
         self.last_step = if self.last_step.0 == at { (at, self.last_step.1 + 1) } else { (at, 0) };
-        if self.last_step.1 > 20_000 { Err(format!("the world stands still at {at}")) } else { Ok(()) }
+        if self.last_step.1 > 20_000 {
+            Err(format!("the world stands still at {at}: {}", self.due()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Who wants to be called when; says who makes the world stand still.
+    fn due(&self) -> String {
+        let hosts: Vec<Option<u64>> = self.hosts.iter().map(Host::next_deadline).collect();
+        format!("server {:?}, nodes {hosts:?}", self.server.next_deadline())
     }
 
     pub(crate) fn below(&mut self, limit: u64) -> u64 {

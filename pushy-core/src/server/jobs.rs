@@ -233,15 +233,17 @@ impl Server {
     }
 
     /// Whether the node waits for, or does, a job other than `except`.
+    /// One that is over counts until that is stored: its own `abort` follows then, and must not come sooner.
     pub(super) fn is_engaged(&self, id: NodeId, except: Option<JobIx>) -> bool {
         let Some(node) = self.nodes.get(&id) else { return false };
-        node.jobs.iter().filter(|other| Some(**other) != except).filter_map(|other| self.jobs.get(other)).any(
-            |job| {
-                let member = job.index.get(&id).and_then(|at| job.nodes.get(*at as usize));
-                job.phase() != Phase::Over
-                    && member.is_some_and(|m| matches!(m.status, NodeStatus::Ready | NodeStatus::Running))
-            },
-        )
+        let others = node.jobs.iter().filter(|other| Some(**other) != except);
+        others.filter_map(|other| self.jobs.get(other)).any(|job| {
+            let member = job.index.get(&id).and_then(|at| job.nodes.get(*at as usize));
+            member.is_some_and(|m| match job.phase() {
+                Phase::Over => !job.gate.is_clean(),
+                Phase::Voting | Phase::Running => matches!(m.status, NodeStatus::Ready | NodeStatus::Running),
+            })
+        })
     }
 
     fn set_status(&mut self, ix: JobIx, id: NodeId, to: NodeStatus) {
