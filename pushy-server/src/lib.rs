@@ -30,6 +30,7 @@ mod files;
 mod handover;
 mod init;
 pub mod keys;
+pub mod principals;
 pub mod store;
 mod tls;
 
@@ -37,6 +38,7 @@ use broker::{Broker, BrokerConfig};
 use config::Config;
 use driver::{Driver, Event, Handle};
 use keys::Keys;
+use principals::Principals;
 use store::{SqliteStore, Store};
 
 /// The name of the database in the server's directory.
@@ -165,7 +167,7 @@ pub async fn run_with(
     let socket = config.dir.join(admin::SOCKET);
     let admin_task = tokio::spawn(admin.serve(admin_listener(&socket)?));
     let api = Arc::new(api::Api {
-        directory,
+        principals: Principals::Directory(directory),
         store,
         driver: handle,
         scheme: if tls.is_some() { "https" } else { "http" },

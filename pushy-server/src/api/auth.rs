@@ -1,11 +1,15 @@
 //! Who asks, and whether they may: signed headers, look-ups and rules in the order of 2.1 and 3.3.
 
+use std::sync::Arc;
+
 use axum::http::request::Parts;
 use pushy_core::auth::{AuthError, Head, MAX_SKEW, PublicKey};
 use pushy_core::ids::OrgId;
 
-use super::{Api, OrgRef};
-use crate::directory::{Kind, Org, StoredKey};
+use super::Api;
+use super::error::Failure;
+use crate::directory::{Kind, Principal, StoredKey};
+use crate::principals::{Action, OrgRef};
 
 /// Somebody whose signature fits and who belongs to the organization.
 #[derive(Debug, Clone)]
@@ -27,70 +31,76 @@ pub(super) fn read(parts: &Parts) -> Result<Head<'_>, AuthError> {
 }
 
 /// Organization, principal, membership, signature: the first that fails decides (2.1, step 7).
-pub(super) fn authenticate(
+pub(super) async fn authenticate(
     api: &Api,
     head: &Head<'_>,
     org: &str,
     parts: &Parts,
     body: &[u8],
-) -> Result<Caller, AuthError> {
+) -> Result<Caller, Failure> {
     let user = head.user();
-    let (org, principals) = {
-        let directory = api.directory();
-        let Some((name, found)) = directory.named_org(org) else {
-            return Err(AuthError::UnknownOrganization { org: org.to_owned() });
-        };
-        (OrgRef { name: name.clone(), id: found.id.clone() }, directory.principals(org, user))
-    };
-    if principals.is_empty() {
-        return Err(AuthError::UnknownPrincipal { user: user.to_owned() });
+    let found = api.principals.look_up(org, user).await?;
+    if !found.known {
+        return Err(AuthError::UnknownPrincipal { user: user.to_owned() }.into());
     }
-    let mut candidates: Vec<(Kind, &StoredKey, &PublicKey)> = Vec::new();
-    let mut belongs = false;
-    for (principal, member) in &principals {
-        if *member {
-            belongs = true;
-            let keys = principal.keys.iter().filter_map(|key| Some((principal.kind, key, key.parsed()?)));
-            candidates.extend(keys);
-        }
+    if found.members.is_empty() {
+        return Err(
+            AuthError::NotAssociated { user: user.to_owned(), org: found.org.name.to_string() }.into()
+        );
     }
-    if !belongs {
-        return Err(AuthError::NotAssociated { user: user.to_owned(), org: org.name.to_string() });
-    }
+    let (kind, key) = fitting_key(head, parts, body, &found.members)?;
+    Ok(Caller { kind, name: user.to_owned(), public_key: key.pem.clone(), org: found.org })
+}
+
+/// The first key that fits decides who it was (chef-auth 6.3).
+fn fitting_key<'a>(
+    head: &Head<'_>,
+    parts: &Parts,
+    body: &[u8],
+    principals: &'a [Arc<Principal>],
+) -> Result<(Kind, &'a StoredKey), AuthError> {
+    let candidates: Vec<(Kind, &StoredKey, &PublicKey)> = principals
+        .iter()
+        .flat_map(|who| who.keys.iter().filter_map(|key| Some((who.kind, key, key.parsed()?))))
+        .collect();
     let keys = candidates.iter().map(|(_, _, key)| *key);
     let fitting = head.verify(parts.method.as_str(), parts.uri.path(), body, keys)?;
     let (kind, key, _) = candidates[fitting];
-    Ok(Caller { org, kind, name: user.to_owned(), public_key: key.pem.clone() })
+    Ok((kind, key))
 }
 
 impl Caller {
     /// The read rule (3.3).
-    pub(super) fn may_read(&self, api: &Api) -> Result<(), AuthError> {
-        self.allowed(api, Org::may_read)
+    pub(super) async fn may_read(&self, api: &Api) -> Result<(), Failure> {
+        self.may(api, Action::Read).await
     }
 
     /// The write rule (3.3).
-    pub(super) fn may_write(&self, api: &Api) -> Result<(), AuthError> {
-        self.allowed(api, Org::may_write)
+    pub(super) async fn may_write(&self, api: &Api) -> Result<(), Failure> {
+        self.may(api, Action::Write).await
     }
 
-    fn allowed(&self, api: &Api, rule: fn(&Org, Kind, &str) -> bool) -> Result<(), AuthError> {
-        let directory = api.directory();
-        let allowed =
-            directory.org(self.org.name.as_str()).is_some_and(|org| rule(org, self.kind, &self.name));
-        if allowed { Ok(()) } else { Err(AuthError::NoAccess { user: self.name.clone() }) }
+    async fn may(&self, api: &Api, action: Action) -> Result<(), Failure> {
+        if api.principals.allows(&self.org, self.kind, &self.name, action).await? {
+            Ok(())
+        } else {
+            Err(AuthError::NoAccess { user: self.name.clone() }.into())
+        }
     }
 }
 
-/// The organizations of the user who signed a request that needs no signature; none for anybody else.
-pub(super) fn organizations_of_user(api: &Api, parts: &Parts, body: &[u8]) -> Vec<OrgId> {
+/// The organizations, of those asked about, of the user who signed a request that needs no signature; none for anybody
+/// else.
+pub(super) async fn organizations_of_user(
+    api: &Api,
+    parts: &Parts,
+    body: &[u8],
+    wanted: impl Fn(&OrgId) -> bool,
+) -> Vec<OrgId> {
     let Ok(head) = read(parts) else { return Vec::new() };
-    let directory = api.directory();
-    let Some(user) = directory.user(head.user()) else { return Vec::new() };
-    let keys = user.keys.iter().filter_map(StoredKey::parsed);
-    if head.verify(parts.method.as_str(), parts.uri.path(), body, keys).is_err() {
-        return Vec::new();
-    }
-    let theirs = directory.orgs().filter(|(_, org)| org.users.contains(&user.name));
-    theirs.map(|(_, org)| org.id.clone()).collect()
+    let theirs = api.principals.organizations_of_user(head.user(), wanted).await;
+    let signed = |(org, user): (OrgId, Arc<Principal>)| {
+        fitting_key(&head, parts, body, &[user]).is_ok().then_some(org)
+    };
+    theirs.into_iter().filter_map(signed).collect()
 }

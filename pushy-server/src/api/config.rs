@@ -28,7 +28,7 @@ pub(super) async fn get(
 ) -> Result<Response<Body>, Failure> {
     let itself = caller.kind == Kind::Client && caller.name == node;
     match caller.kind {
-        Kind::User => caller.may_read(api)?,
+        Kind::User => caller.may_read(api).await?,
         Kind::Client if itself || !api.validate_client_node_name => {}
         Kind::Client => return Err(Failure::NotItself),
     }

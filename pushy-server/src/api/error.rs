@@ -6,6 +6,8 @@ use pushy_core::auth::AuthError;
 use pushy_core::job::InvalidJob;
 use serde_json::json;
 
+use crate::principals::Unanswered;
+
 /// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -33,6 +35,8 @@ pub(crate) enum Failure {
     NotItself,
     /// Not authenticated, not allowed, or no such organization.
     Auth(AuthError),
+    /// The Chef server behind this one cannot be asked (502).
+    BadGateway(String),
     /// The server cannot do it now (503).
     Unavailable(String),
     /// A defect or a failing store; the text goes to the log, a number to the client (500).
@@ -75,6 +79,7 @@ impl Failure {
                 }
                 return response;
             }
+            Failure::BadGateway(why) => text(StatusCode::BAD_GATEWAY, &why),
             Failure::Unavailable(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
             Failure::Internal(why) => {
                 tracing::error!(request, "request failed: {why}");
@@ -92,5 +97,15 @@ impl Failure {
 impl From<AuthError> for Failure {
     fn from(error: AuthError) -> Failure {
         Failure::Auth(error)
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(why: Unanswered) -> Failure {
+        match why {
+            Unanswered::Refused(error) => Failure::Auth(error),
+            Unanswered::BadGateway(text) => Failure::BadGateway(text),
+            Unanswered::Unavailable(text) => Failure::Unavailable(text),
+        }
     }
 }

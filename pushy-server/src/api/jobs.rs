@@ -25,7 +25,7 @@ pub(super) async fn post(
     caller: Caller,
     job: JobRequest,
 ) -> Result<Response<Body>, Failure> {
-    caller.may_write(api)?;
+    caller.may_write(api).await?;
     negotiate::acceptable(&parts.headers, "application", "json")?;
     negotiate::is_json(&parts.headers)?;
     let Caller { org, name, .. } = caller;
@@ -46,7 +46,7 @@ pub(super) async fn post(
 }
 
 pub(super) async fn list(api: &Api, parts: &Parts, caller: Caller) -> Result<Response<Body>, Failure> {
-    caller.may_read(api)?;
+    caller.may_read(api).await?;
     negotiate::acceptable(&parts.headers, "application", "json")?;
     let mut jobs = api.store.jobs(&caller.org.id).await.map_err(unreadable)?;
     let mut list = String::with_capacity(2 + 256 * jobs.len());
@@ -67,7 +67,7 @@ pub(super) async fn get(
     caller: Caller,
     id: &str,
 ) -> Result<Response<Body>, Failure> {
-    caller.may_read(api)?;
+    caller.may_read(api).await?;
     negotiate::acceptable(&parts.headers, "application", "json")?;
     let id = JobId::new(id).map_err(|_| Failure::NotFound)?;
     let job = api.store.job(&caller.org.id, &id).await.map_err(unreadable)?.ok_or(Failure::NotFound)?;
@@ -83,7 +83,7 @@ pub(super) async fn output(
     node: &str,
     stderr: bool,
 ) -> Result<Response<Body>, Failure> {
-    caller.may_read(api)?;
+    caller.may_read(api).await?;
     negotiate::acceptable(&parts.headers, "application", "octet-stream")?;
     let (Ok(id), Ok(node)) = (JobId::new(id), NodeName::new(node)) else { return Err(Failure::NotFound) };
     let found = api.store.output(&caller.org.id, &id, &node).await.map_err(unreadable)?;

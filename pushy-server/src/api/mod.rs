@@ -8,18 +8,17 @@ mod negotiate;
 mod node_states;
 mod status;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
-use pushy_core::ids::{OrgId, OrgName};
 
-use crate::directory::Directory;
 use crate::driver::Handle;
+use crate::principals::Principals;
 use crate::store::Store;
 use error::Failure;
 
@@ -31,7 +30,7 @@ const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(30);
 /// What the handlers need.
 pub struct Api {
     /// Who is who.
-    pub directory: Arc<RwLock<Directory>>,
+    pub principals: Principals,
     /// Jobs and output.
     pub store: Arc<dyn Store>,
     /// The machine.
@@ -44,20 +43,6 @@ pub struct Api {
     pub validate_client_node_name: bool,
     /// Id of the server's keys, for `_status`.
     pub incarnation: String,
-}
-
-impl Api {
-    fn directory(&self) -> RwLockReadGuard<'_, Directory> {
-        // A panic while the directory was changed leaves it as consistent as single changes are.
-        self.directory.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The organization of a request.
-#[derive(Debug, Clone)]
-struct OrgRef {
-    name: OrgName,
-    id: OrgId,
 }
 
 /// What a path leads to. Segments are taken as sent, not decoded (2.1).
@@ -168,7 +153,7 @@ async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, 
         Resource::Config { .. } => Some(config::requested_key(parts)?),
         _ => None,
     };
-    let caller = auth::authenticate(api, &head, org, parts, &body)?;
+    let caller = auth::authenticate(api, &head, org, parts, &body).await?;
     match resource {
         Resource::Status => Err(Failure::NotFound),
         Resource::Config { node, .. } => {

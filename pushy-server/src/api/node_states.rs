@@ -13,7 +13,7 @@ use super::negotiate;
 use super::{Api, json_response};
 
 pub(super) async fn list(api: &Api, parts: &Parts, caller: Caller) -> Result<Response<Body>, Failure> {
-    caller.may_read(api)?;
+    caller.may_read(api).await?;
     negotiate::acceptable(&parts.headers, "application", "json")?;
     let states = api.driver.node_states(caller.org.id).await.map_err(stopping)?;
     let list: Vec<Value> = states
@@ -29,7 +29,7 @@ pub(super) async fn get(
     caller: Caller,
     node: &str,
 ) -> Result<Response<Body>, Failure> {
-    caller.may_read(api)?;
+    caller.may_read(api).await?;
     negotiate::acceptable(&parts.headers, "application", "json")?;
     let state = match NodeName::new(node) {
         Ok(name) => {

@@ -1,0 +1,129 @@
+//! Who signs, who belongs and what groups say, whoever knows it: one question, two sources.
+//!
+//! Either the server's own directory, which answers from memory, or a Chef Infra Server (3.2), which is asked over HTTP.
+//! The REST API knows this module only; what a rule means (3.3) is decided by the source, which knows its groups.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use pushy_core::auth::AuthError;
+use pushy_core::ids::{OrgId, OrgName};
+
+use crate::directory::{Directory, Kind, Principal};
+
+/// An organization: its name in paths, its GUID in tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrgRef {
+    /// Its name.
+    pub name: OrgName,
+    /// Its GUID.
+    pub id: OrgId,
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Look at jobs and nodes.
+    Read,
+    /// Start jobs.
+    Write,
+}
+
+/// Who a name may be in an organization.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The organization.
+    pub org: OrgRef,
+    /// Whether anybody has the name, member or not.
+    pub known: bool,
+    /// Those who belong to the organization, in the order their keys are tried (3.2, chef-auth 6.3).
+    pub members: Vec<Arc<Principal>>,
+}
+
+/// Why a question got no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The answer is no (2.3).
+    Refused(AuthError),
+    /// The Chef server cannot be asked or says what cannot be understood (502, D-37).
+    BadGateway(String),
+    /// It takes too long or is overloaded (503, D-37).
+    Unavailable(String),
+}
+
+impl From<AuthError> for Unanswered {
+    fn from(error: AuthError) -> Unanswered {
+        Unanswered::Refused(error)
+    }
+}
+
+/// Who knows who is who.
+#[derive(Debug, Clone)]
+pub enum Principals {
+    /// The server itself.
+    Directory(Arc<RwLock<Directory>>),
+}
+
+fn read(directory: &RwLock<Directory>) -> RwLockReadGuard<'_, Directory> {
+    // A panic while the directory was changed leaves it as consistent as single changes are.
+    directory.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Principals {
+    /// Who may have signed as `name` in an organization.
+    ///
+    /// # Errors
+    /// When there is no such organization, or nobody can say.
+    pub async fn look_up(&self, org: &str, name: &str) -> Result<Found, Unanswered> {
+        match self {
+            Principals::Directory(directory) => {
+                let directory = read(directory);
+                let Some((org_name, found)) = directory.named_org(org) else {
+                    return Err(AuthError::UnknownOrganization { org: org.to_owned() }.into());
+                };
+                let org = OrgRef { name: org_name.clone(), id: found.id.clone() };
+                let all = directory.principals(org.name.as_str(), name);
+                let known = !all.is_empty();
+                let members = all.into_iter().filter(|(_, member)| *member).map(|(who, _)| who).collect();
+                Ok(Found { org, known, members })
+            }
+        }
+    }
+
+    /// Whether the rules of the organization allow somebody who belongs to it an action (3.3).
+    ///
+    /// # Errors
+    /// When nobody can say.
+    pub async fn allows(
+        &self,
+        org: &OrgRef,
+        kind: Kind,
+        name: &str,
+        action: Action,
+    ) -> Result<bool, Unanswered> {
+        match self {
+            Principals::Directory(directory) => {
+                Ok(read(directory).org(org.name.as_str()).is_some_and(|org| match action {
+                    Action::Read => org.may_read(kind, name),
+                    Action::Write => org.may_write(kind, name),
+                }))
+            }
+        }
+    }
+
+    /// Those of the organizations with these GUIDs to which a user of this name belongs, each with the user's keys.
+    /// Nothing where nobody can say.
+    pub async fn organizations_of_user(
+        &self,
+        name: &str,
+        wanted: impl Fn(&OrgId) -> bool,
+    ) -> Vec<(OrgId, Arc<Principal>)> {
+        match self {
+            Principals::Directory(directory) => {
+                let directory = read(directory);
+                let Some(user) = directory.user(name) else { return Vec::new() };
+                let theirs = directory.orgs().filter(|(_, org)| org.users.contains(name) && wanted(&org.id));
+                theirs.map(|(_, org)| (org.id.clone(), Arc::clone(user))).collect()
+            }
+        }
+    }
+}
