@@ -9,6 +9,7 @@
 
 pub mod blocking;
 mod connection;
+mod document;
 mod proxy;
 mod tls;
 mod url;
@@ -22,6 +23,7 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use openssl::ssl::SslContext;
 
+pub use document::Document;
 pub use proxy::ProxySettings;
 pub use tls::TlsSettings;
 pub use wait::{JobWait, Progress};

@@ -1,0 +1,101 @@
+//! The manual of `server.toml`: every setting with its default and what it does.
+
+/// One line of the manual: what `server.toml` may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// Its default as written in the file; empty: there is none.
+    pub default: &'static str,
+    /// What it does, with its unit.
+    pub help: &'static str,
+}
+
+/// Every setting, in the order of the manual.
+pub const SETTINGS: &[Setting] = &[
+    Setting { name: "api_listen", default: "\"127.0.0.1:10003\"", help: "address and port of the REST API" },
+    Setting {
+        name: "heartbeat_listen",
+        default: "\"127.0.0.1:10000\"",
+        help: "address and port where nodes hear the server's heartbeat",
+    },
+    Setting {
+        name: "command_listen",
+        default: "\"127.0.0.1:10002\"",
+        help: "address and port where nodes talk with the server (CURVE)",
+    },
+    Setting {
+        name: "advertise_host",
+        default: "",
+        help: "host name or address that nodes and users reach this server by; default: the address of api_listen, or this host's name when it listens on every address",
+    },
+    Setting {
+        name: "advertise_heartbeat_addr",
+        default: "",
+        help: "heartbeat address told to nodes, \"tcp://HOST:PORT\"; default: advertise_host and the port of heartbeat_listen",
+    },
+    Setting {
+        name: "advertise_command_addr",
+        default: "",
+        help: "command address told to nodes, \"tcp://HOST:PORT\"; default: advertise_host and the port of command_listen",
+    },
+    Setting {
+        name: "advertise_api_url",
+        default: "",
+        help: "URL of the REST API written into configuration files to hand over; default: advertise_host and the port of api_listen",
+    },
+    Setting {
+        name: "tls_cert",
+        default: "",
+        help: "PEM file: certificate chain of the REST API; needs tls_key",
+    },
+    Setting { name: "tls_key", default: "", help: "PEM file: private key of tls_cert" },
+    Setting {
+        name: "heartbeat_interval",
+        default: "10.0",
+        help: "seconds between two heartbeats, both directions",
+    },
+    Setting { name: "voting_timeout", default: "60.0", help: "seconds until a vote closes" },
+    Setting {
+        name: "default_run_timeout",
+        default: "3600",
+        help: "run_timeout of a job that names none, in seconds",
+    },
+    Setting { name: "rehab_timer", default: "1.0", help: "seconds between two aborts to a node in rehab" },
+    Setting { name: "linger", default: "5.0", help: "seconds a finished job stays in memory" },
+    Setting {
+        name: "config_lifetime",
+        default: "3600",
+        help: "seconds a node may use its configuration before fetching it again",
+    },
+    Setting {
+        name: "max_message_skew",
+        default: "300",
+        help: "largest difference between a node's timestamp and the clock, in seconds",
+    },
+    Setting {
+        name: "max_body_size",
+        default: "65536",
+        help: "largest message body taken from a node, in bytes",
+    },
+    Setting {
+        name: "on_restart",
+        default: "\"continue\"",
+        help: "what becomes of unfinished jobs at a restart: \"continue\" or \"crash\"",
+    },
+    Setting {
+        name: "validate_client_node_name",
+        default: "true",
+        help: "whether a node may fetch only its own configuration",
+    },
+    Setting {
+        name: "max_nodes",
+        default: "5000",
+        help: "nodes this server must be able to hold; checked against the limit of open files at start",
+    },
+    Setting {
+        name: "max_connections_per_address",
+        default: "0",
+        help: "connections taken from one network address on each node port; 0: no limit",
+    },
+];
