@@ -2,5 +2,6 @@
 
 pub mod http;
 pub mod process;
+pub mod site;
 
 pub use process::{Process, bin_dir, until};
