@@ -1,6 +1,7 @@
-//! Shared helpers of the cross-crate tests: HTTP, processes, waiting with a deadline.
+//! Shared helpers of the cross-crate tests: HTTP, processes, PostgreSQL, waiting with a deadline.
 
 pub mod http;
+pub mod postgres;
 pub mod process;
 pub mod site;
 
