@@ -274,7 +274,7 @@ impl Driver {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Accept { conn } => self.broker.accept(conn),
-            Output::Refuse { conn } => self.broker.refuse(conn),
+            Output::Refuse { conn, .. } => self.broker.refuse(conn),
             Output::Send { conn, header, body } => self.broker.send(conn, header, body),
             Output::Publish { header, body } => self.broker.publish(header, body),
             Output::Close { conn } => self.broker.close(conn),
