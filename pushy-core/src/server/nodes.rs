@@ -123,7 +123,7 @@ impl Server {
         let now = self.now.mono;
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let available = node.is_available();
-        if std::mem::replace(&mut node.was_available, available) != available {
+        if std::mem::replace(&mut node.was_available, available) != available || node.turned.is_none() {
             node.turned = Some(now);
         }
     }

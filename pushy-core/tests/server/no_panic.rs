@@ -116,7 +116,8 @@ fn any_inputs_in_any_order() {
             }
             lab.clear();
             if random.next_u32() % 16 == 0 {
-                let told = (lab.server.node_details(&org()), lab.server.node_warnings(9), lab.server.node_counts());
+                let told =
+                    (lab.server.node_details(&org()), lab.server.node_warnings(9), lab.server.node_counts());
                 assert!(told.0.len() >= told.1.len(), "seed {seed}: {told:?}");
             }
         }

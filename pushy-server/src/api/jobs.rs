@@ -10,7 +10,7 @@ use pushy_core::job::JobRequest;
 use super::auth::Caller;
 use super::error::Failure;
 use super::negotiate;
-use super::{Api, json_response, query};
+use super::{Api, json_response, query, wants_detail};
 
 /// What a list shows in place of a value of `env` (decision 43).
 const MASK: &str = "***";
@@ -72,7 +72,8 @@ pub(super) async fn get(
     let id = JobId::new(id).map_err(|_| Failure::NotFound)?;
     let job = api.store.job(&caller.org.id, &id).await.map_err(unreadable)?.ok_or(Failure::NotFound)?;
     let include_file = parts.uri.query().is_some() && query(parts, "include_file").as_deref() == Some("true");
-    Ok(json_response(StatusCode::OK, job.to_json(include_file)))
+    let text = if wants_detail(parts) { job.to_detail_json(include_file) } else { job.to_json(include_file) };
+    Ok(json_response(StatusCode::OK, text))
 }
 
 pub(super) async fn output(

@@ -2,6 +2,7 @@
 
 mod auth;
 mod config;
+pub(crate) mod detail;
 mod error;
 mod jobs;
 mod negotiate;
@@ -181,6 +182,11 @@ async fn read_body(body: Body) -> Result<axum::body::Bytes, Failure> {
 fn query(parts: &Parts, name: &str) -> Option<String> {
     let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).ok()?;
     pairs.0.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+/// Whether the extra members are asked for (decision 20).
+fn wants_detail(parts: &Parts) -> bool {
+    parts.uri.query().is_some() && query(parts, "detail").as_deref() == Some("1")
 }
 
 fn json_response(status: StatusCode, body: String) -> Response<Body> {
