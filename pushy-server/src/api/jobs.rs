@@ -37,7 +37,11 @@ pub(super) async fn post(
     })?;
     tracing::info!(job = id.as_str(), org = org.name.as_str(), user = ?name, ?command, nodes, "job started");
     let base = negotiate::base_uri(&parts.headers, api.scheme, &api.authority);
-    let uri = format!("{base}/organizations/{}/pushy/jobs/{id}", org.name);
+    let uri = if super::names_org(parts.uri.path()) {
+        format!("{base}/organizations/{}/pushy/jobs/{id}", org.name)
+    } else {
+        format!("{base}/pushy/jobs/{id}")
+    };
     let mut response = json_response(StatusCode::CREATED, serde_json::json!({ "uri": uri }).to_string());
     if let Ok(location) = HeaderValue::from_str(&uri) {
         response.headers_mut().insert(header::LOCATION, location);

@@ -17,6 +17,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+use pushy_core::ids::OrgName;
 
 use crate::driver::Handle;
 use crate::principals::Principals;
@@ -34,6 +35,8 @@ pub struct Api {
     pub principals: Principals,
     /// Jobs and output.
     pub store: Arc<dyn Store>,
+    /// The organization whose paths may leave it out (decision 33).
+    pub only_org: Option<OrgName>,
     /// The machine.
     pub driver: Handle,
     /// `http` or `https`: what the listener speaks.
@@ -58,16 +61,27 @@ enum Resource<'a> {
     NodeState { org: &'a str, node: &'a str },
 }
 
+/// Whether a path begins with an organization.
+fn names_org(path: &str) -> bool {
+    path.trim_start_matches('/').starts_with("organizations/")
+}
+
 impl<'a> Resource<'a> {
-    fn of(path: &'a str) -> Option<Resource<'a>> {
+    /// `only_org`: the organization of a path that names none.
+    fn of(path: &'a str, only_org: Option<&'a str>) -> Option<Resource<'a>> {
         let mut segments = [""; 8];
         let mut count = 0;
+        if let Some(org) = only_org.filter(|_| !names_org(path)) {
+            (segments[0], segments[1], count) = ("organizations", org, 2);
+        }
         for segment in path.split('/').filter(|s| !s.is_empty()) {
             *segments.get_mut(count)? = segment;
             count += 1;
         }
         Some(match segments[..count] {
-            ["pushy", "_status"] => Resource::Status,
+            ["pushy", "_status"] | ["organizations", _, "pushy", "_status"] if !names_org(path) => {
+                Resource::Status
+            }
             ["organizations", org, "pushy", "config", node] => Resource::Config { org, node },
             ["organizations", org, "pushy", "jobs"] => Resource::Jobs { org },
             ["organizations", org, "pushy", "jobs", id] => Resource::Job { org, id },
@@ -131,7 +145,8 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
 }
 
 async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, Failure> {
-    let resource = Resource::of(parts.uri.path()).ok_or(Failure::NotFound)?;
+    let resource = Resource::of(parts.uri.path(), api.only_org.as_ref().map(OrgName::as_str))
+        .ok_or(Failure::NotFound)?;
     let post = match (&parts.method, resource) {
         (&Method::GET, _) => false,
         (&Method::POST, Resource::Jobs { .. }) => true,
@@ -202,8 +217,9 @@ mod tests {
 
     #[test]
     fn paths() {
-        let check =
-            |path: &str, expected: Option<Resource<'_>>| assert_eq!(Resource::of(path), expected, "{path}");
+        let check = |path: &str, expected: Option<Resource<'_>>| {
+            assert_eq!(Resource::of(path, None), expected, "{path}")
+        };
         check("/pushy/_status", Some(Resource::Status));
         check("//pushy/_status/", Some(Resource::Status));
         check("/organizations/a/pushy/config", None);
@@ -221,5 +237,16 @@ mod tests {
         check("/organizations/a/pushy/node_states/n", Some(Resource::NodeState { org: "a", node: "n" }));
         check("/organizations//pushy/jobs", None);
         check("/", None);
+        check("/pushy/jobs", None);
+        check("/organizations/a/pushy/_status", None);
+        let check = |path: &str, expected: Option<Resource<'_>>| {
+            assert_eq!(Resource::of(path, Some("a")), expected, "{path}");
+        };
+        check("/pushy/_status", Some(Resource::Status));
+        check("//pushy//jobs/", Some(Resource::Jobs { org: "a" }));
+        check("/pushy/config/n", Some(Resource::Config { org: "a", node: "n" }));
+        check("/organizations/b/pushy/jobs", Some(Resource::Jobs { org: "b" }));
+        check("/organizations/a/pushy/_status", None);
+        check("/organizations/jobs", None);
     }
 }
