@@ -73,7 +73,7 @@ impl RunResult {
 /// One entry of a job's feed; the time it happened travels beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The job was created. Everything else the feed shows of it is in the stored job.
+    /// The job was created. What the feed shows of it is in the job.
     Start,
     /// A node voted, or cannot.
     QuorumVote {
@@ -108,26 +108,17 @@ pub enum Event {
     },
 }
 
-/// Which feed an entry is written for (8.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Feed {
-    /// One job's.
-    Job,
-    /// An organization's: its entries name the job.
-    Organization,
-}
-
 impl Event {
-    /// The `data` of the feed: one JSON object, `timestamp` first (8.3). `job` is the stored job, for everything that
-    /// the entry itself does not hold.
-    pub fn data(&self, at: Wall, job: &Job, feed: Feed) -> String {
+    /// The `data` of a job's feed: one JSON object, `timestamp` first (8.3). `job` is what [`Event::Start`] tells of.
+    pub fn data(&self, at: Wall, job: Option<&Job>) -> String {
         let mut object = Object::with_capacity(160);
         object.plain("timestamp", &at.feed_timestamp());
-        if feed == Feed::Organization {
-            object.plain("job", job.id.as_str());
-        }
         match self {
-            Event::Start => start(&mut object, job),
+            Event::Start => {
+                if let Some(job) = job {
+                    start(&mut object, job);
+                }
+            }
             Event::QuorumVote { node, vote } => {
                 object.member("node", node.as_str()).plain("status", vote.as_str());
             }

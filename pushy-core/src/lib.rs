@@ -18,6 +18,7 @@ pub mod client;
 pub mod curve_key;
 pub mod error;
 pub mod event;
+pub mod feed;
 pub mod ids;
 pub mod job;
 mod json;

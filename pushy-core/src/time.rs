@@ -102,6 +102,18 @@ impl Wall {
         )
     }
 
+    /// Reads what [`Wall::feed_timestamp`] writes.
+    pub fn parse_feed_timestamp(text: &str) -> Option<Wall> {
+        let (date, rest) = text.split_once(' ')?;
+        let (time, fraction) = rest.split_once('.')?;
+        let fraction = fraction.strip_suffix('Z')?;
+        if fraction.len() != 6 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let whole = Wall::parse_iso8601(&format!("{date}T{time}"))?;
+        Some(Wall(whole.0.checked_add(fraction.parse().ok()?)?))
+    }
+
     /// Reads RFC 1123, RFC 850 and asctime forms; a zone is ignored and taken as GMT (4.6).
     pub fn parse_http_date(text: &str) -> Option<Wall> {
         parse_http_date(text)
@@ -179,6 +191,12 @@ fn parse_http_date(text: &str) -> Option<Wall> {
     let day = digits(words.next()?)?;
     let (h, m, s) = clock(words.next()?)?;
     civil(digits(words.next()?)?, month, day, h, m, s)
+}
+
+impl From<Millis> for std::time::Duration {
+    fn from(span: Millis) -> std::time::Duration {
+        std::time::Duration::from_millis(span.0)
+    }
 }
 
 /// One moment: the monotonic clock for deadlines, the wall clock for texts. One argument, so that
@@ -262,6 +280,10 @@ mod tests {
         assert_eq!(at.rfc1123(), "Thu, 29 Feb 2024 23:59:58 GMT");
         assert_eq!(at.iso8601(), "2024-02-29T23:59:58Z");
         assert_eq!(at.feed_timestamp(), "2024-02-29 23:59:58.000042Z");
+        assert_eq!(Wall::parse_feed_timestamp("2024-02-29 23:59:58.000042Z"), Some(at));
+        for bad in ["", "2024-02-29 23:59:58Z", "2024-02-29 23:59:58.42Z", "2024-02-29T23:59:58.000042Z"] {
+            assert_eq!(Wall::parse_feed_timestamp(bad), None, "{bad}");
+        }
         assert_eq!(Wall::parse_iso8601("2024-02-29T23:59:58Z"), Some(Wall::from_secs(at.secs())));
         assert_eq!(Wall::parse_iso8601("2024-02-29T23:59:58"), Some(Wall::from_secs(at.secs())));
         for bad in [

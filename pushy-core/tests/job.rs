@@ -1,6 +1,7 @@
 //! `POST pushy/jobs` line by line (2.5), the job's own JSON (2.4.5), the feed's data (8.3).
 
-use pushy_core::event::{Event, Feed, RunResult, Vote};
+use pushy_core::event::{Event, RunResult, Vote};
+use pushy_core::feed::Frame;
 use pushy_core::ids::{JobId, NodeName, OrgId};
 use pushy_core::job::{Job, JobOptions, JobRequest, JobStatus, MAX_FILE, NodeStatus, file_content};
 use pushy_core::time::Wall;
@@ -269,9 +270,15 @@ fn feed_entries() {
     let check = |event: Event, rest: &str| {
         let at = Wall(1_741_083_300_104_233);
         let time = r#""timestamp":"2025-03-04 10:15:00.104233Z""#;
-        assert_eq!(event.data(at, &job(), Feed::Job), format!("{{{time}{rest}}}"));
+        assert_eq!(event.data(at, Some(&job())), format!("{{{time}{rest}}}"));
+        let frame = Frame::of_job(&event, 7, at, Some(&job()));
+        let name = event.name();
+        assert_eq!(
+            std::str::from_utf8(frame.as_bytes()),
+            Ok(&*format!("event: {name}\nid: job-7\ndata: {{{time}{rest}}}\n\n"))
+        );
         let id = r#","job":"4be1d6f0a9c30123456789abcdef0123""#;
-        assert_eq!(event.data(at, &job(), Feed::Organization), format!("{{{time}{id}{rest}}}"));
+        assert_eq!(frame.of_organization(1, &job().id, at).data(), format!("{{{time}{id}{rest}}}"));
     };
     check(
         Event::Start,

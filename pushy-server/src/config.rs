@@ -7,15 +7,14 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use pushy_core::feed;
 use pushy_core::server::{OnRestart, ServerConfig};
 use pushy_core::time::Millis;
 use pushy_core::{Error, ErrorCode, Result};
 
-mod chef;
 mod reader;
 mod settings;
 
-pub use chef::ChefServer;
 use reader::Reader;
 pub use settings::{SETTINGS, Setting};
 
@@ -53,6 +52,12 @@ pub struct Config {
     pub rehab_timer: Millis,
     /// A finished job stays in memory this long.
     pub linger: Millis,
+    /// A silent feed says something after this.
+    pub feed_keep_alive: Millis,
+    /// An organization's feed remembers this long.
+    pub feed_retention: Millis,
+    /// A client that takes nothing of its answer is given up after this.
+    pub send_timeout: Millis,
     /// Seconds.
     pub config_lifetime: u32,
     /// Seconds.
@@ -67,8 +72,6 @@ pub struct Config {
     pub max_nodes: u32,
     /// Connections from one address; `None`: no limit.
     pub max_connections_per_address: Option<u32>,
-    /// The Chef server that knows who is who; `None`: the server's own directory does.
-    pub chef: Option<ChefServer>,
 }
 
 impl Config {
@@ -119,6 +122,9 @@ impl Config {
             default_run_timeout: r.integer("default_run_timeout", 0, i32::MAX as u32, 3600)?,
             rehab_timer: r.duration("rehab_timer", 1_000)?,
             linger: r.duration("linger", 5_000)?,
+            feed_keep_alive: r.duration("feed_keep_alive", feed::KEEP_ALIVE_TIME.0)?,
+            feed_retention: r.duration("feed_retention", feed::RETENTION.0)?,
+            send_timeout: r.duration("send_timeout", 30_000)?,
             config_lifetime: r.integer("config_lifetime", 1, i32::MAX as u32, 3600)?,
             max_message_skew: r.integer("max_message_skew", 1, 86_400, 300)?,
             max_body_size: r.integer("max_body_size", 1024, 16 << 20, 65_536)? as usize,
@@ -131,7 +137,6 @@ impl Config {
             max_nodes: r.integer("max_nodes", 1, 1_000_000, 5_000)?,
             max_connections_per_address: Some(r.integer("max_connections_per_address", 0, 1_000_000, 0)?)
                 .filter(|n| *n > 0),
-            chef: ChefServer::read(&mut r, dir)?,
         };
         r.finish()?;
         Ok(config)
@@ -170,6 +175,15 @@ impl Config {
             max_message_skew: self.max_message_skew,
             max_body_size: self.max_body_size,
             on_restart: self.on_restart,
+        }
+    }
+
+    /// How event feeds behave.
+    pub fn feeds(&self) -> crate::feeds::Settings {
+        crate::feeds::Settings {
+            keep_alive: self.feed_keep_alive.into(),
+            retention: self.feed_retention.into(),
+            linger: self.linger.into(),
         }
     }
 
@@ -260,35 +274,6 @@ mod tests {
         check_refused(
             "\nvalidate_client_node_name = 1",
             "server.toml:2: `validate_client_node_name` must be true or false",
-        );
-        check_refused(
-            "chef_client_key = \"c.pem\"",
-            "server.toml:1: `chef_client_key` needs `chef_server_url` beside it",
-        );
-        let chef = |more: &str| {
-            format!(
-                "chef_server_url = \"https://chef\"\nchef_client_name = \"p\"\nchef_client_key = \"p.pem\"\n{more}"
-            )
-        };
-        check_refused(
-            "chef_server_url = \"https://chef\"",
-            "server.toml:1: `chef_server_url` needs `chef_client_name` and `chef_client_key` beside it",
-        );
-        check_refused(
-            "chef_server_url = \"https://chef/organizations/acme\"",
-            "server.toml:1: `chef_server_url` is the root of the Chef server, without /organizations/ORG",
-        );
-        check_refused(
-            &chef("chef_organizations = false"),
-            "server.toml:4: `chef_organizations` needs `chef_organization = \"NAME\"` beside it",
-        );
-        check_refused(
-            &chef("chef_organization = \"acme\""),
-            "server.toml:4: `chef_organization` is only for `chef_organizations = false`",
-        );
-        check_refused(
-            &chef("chef_principal_cache = 6"),
-            "server.toml:4: `chef_principal_cache` must be seconds, at least 0 and at most 5",
         );
         check_refused("max_nodes = 5\nmax_nodes = 6", "server.toml:2: duplicate key");
     }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::broker::{Broker, BrokerEvent};
 use crate::clock;
+use crate::feeds::Hub;
 use crate::store::{Saved, Store};
 
 /// So many events are taken before timers and waiting commits get their turn.
@@ -32,8 +33,6 @@ pub struct ConfigRequest {
     pub public_key: String,
     /// Whether the requester is the node itself.
     pub is_node: bool,
-    /// What the requester's program calls itself; may be empty.
-    pub client: String,
 }
 
 type Reply<T> = oneshot::Sender<T>;
@@ -54,21 +53,18 @@ pub enum Event {
         /// Where the answer goes.
         reply: Reply<Result<JobId>>,
     },
-    /// Somebody wants to know something of the machine or the connections.
-    Look(Look),
+    /// `GET node_states`.
+    NodeStates(OrgId, Reply<Vec<(NodeName, NodeState)>>),
+    /// `GET node_states/NODE`.
+    NodeState(NodeRef, Reply<NodeState>),
+    /// Nodes with a live state and jobs in memory.
+    Counts(Reply<(usize, Vec<JobId>)>),
+    /// Connections with a complete handshake: nodes, subscribers.
+    Connections(Reply<(usize, usize)>),
     /// A node was removed or has a new key.
     EndBindings(NodeRef, String),
     /// The store answers.
     Saved(Saved),
-}
-
-/// A question that is answered on the driver's task; should be short.
-pub struct Look(Box<dyn FnOnce(&Server, &Broker) + Send>);
-
-impl std::fmt::Debug for Look {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Look")
-    }
 }
 
 /// How the rest of the program speaks with the driver.
@@ -112,24 +108,12 @@ impl Handle {
         self.ask(|reply| Event::StartJob { org, requester, job: Box::new(job), reply }).await?
     }
 
-    /// Looks at the machine and the connections.
-    ///
-    /// # Errors
-    /// When the server is stopping.
-    pub async fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Server, &Broker) -> T + Send + 'static,
-    ) -> Result<T> {
-        // Whoever asked may have gone away meanwhile: the answer goes into the void then.
-        self.ask(|reply| Event::Look(Look(Box::new(move |s, b| drop(reply.send(look(s, b))))))).await
-    }
-
     /// Every node of the organization with a live state.
     ///
     /// # Errors
     /// When the server is stopping.
     pub async fn node_states(&self, org: OrgId) -> Result<Vec<(NodeName, NodeState)>> {
-        self.look(move |server, _| server.node_states(&org)).await
+        self.ask(|reply| Event::NodeStates(org, reply)).await
     }
 
     /// One node, known or not.
@@ -137,7 +121,7 @@ impl Handle {
     /// # Errors
     /// When the server is stopping.
     pub async fn node_state(&self, node: NodeRef) -> Result<NodeState> {
-        self.look(move |server, _| server.node_state(&node)).await
+        self.ask(|reply| Event::NodeState(node, reply)).await
     }
 
     /// How many nodes have a live state, and the ids of jobs in memory.
@@ -145,7 +129,7 @@ impl Handle {
     /// # Errors
     /// When the server is stopping.
     pub async fn counts(&self) -> Result<(usize, Vec<JobId>)> {
-        self.look(|server, _| server.counts()).await
+        self.ask(Event::Counts).await
     }
 
     /// Connections with a complete handshake: nodes, subscribers.
@@ -153,7 +137,7 @@ impl Handle {
     /// # Errors
     /// When the server is stopping.
     pub async fn connections(&self) -> Result<(usize, usize)> {
-        self.look(|_, broker| broker.connections()).await
+        self.ask(Event::Connections).await
     }
 }
 
@@ -168,14 +152,15 @@ pub struct Driver {
     server: Server,
     broker: Broker,
     store: Arc<dyn Store>,
+    feeds: Arc<Hub>,
     waiting: HashMap<RequestId, Waiting>,
     requests: u64,
 }
 
 impl Driver {
     /// Puts the parts together; nothing happens before [`Driver::run`].
-    pub fn new(server: Server, broker: Broker, store: Arc<dyn Store>) -> Driver {
-        Driver { server, broker, store, waiting: HashMap::new(), requests: 0 }
+    pub fn new(server: Server, broker: Broker, store: Arc<dyn Store>, feeds: Arc<Hub>) -> Driver {
+        Driver { server, broker, store, feeds, waiting: HashMap::new(), requests: 0 }
     }
 
     /// Runs until `stop` is ready or the broker has ended.
@@ -267,12 +252,8 @@ impl Driver {
         match event {
             Event::Config(ask, reply) => {
                 let request = self.expect(Waiting::Config(reply));
-                let ConfigRequest { node, org_name, key, public_key, is_node, client } = ask;
-                let at = node.clone();
+                let ConfigRequest { node, org_name, key, public_key, is_node } = ask;
                 self.handle(Input::FetchConfig { request, node, org_name, key, public_key, is_node });
-                if is_node {
-                    self.handle(Input::Described { node: at, client });
-                }
             }
             Event::StartJob { org, requester, job, reply } => {
                 let request = self.expect(Waiting::Job(reply));
@@ -284,14 +265,18 @@ impl Driver {
                 self.handle(Input::PersistFailed { ticket });
             }
             Event::EndBindings(node, why) => self.handle(Input::EndBindings { node, why }),
-            Event::Look(Look(look)) => look(&self.server, &self.broker),
+            // Whoever asked may have gone away meanwhile: the four below answer into the void then.
+            Event::NodeStates(org, reply) => drop(reply.send(self.server.node_states(&org))),
+            Event::NodeState(node, reply) => drop(reply.send(self.server.node_state(&node))),
+            Event::Counts(reply) => drop(reply.send(self.server.counts())),
+            Event::Connections(reply) => drop(reply.send(self.broker.connections())),
         }
     }
 
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Accept { conn } => self.broker.accept(conn),
-            Output::Refuse { conn, .. } => self.broker.refuse(conn),
+            Output::Refuse { conn } => self.broker.refuse(conn),
             Output::Send { conn, header, body } => self.broker.send(conn, header, body),
             Output::Publish { header, body } => self.broker.publish(header, body),
             Output::Close { conn } => self.broker.close(conn),
@@ -300,8 +285,9 @@ impl Driver {
             Output::ConfigFailed { request, error } => self.answer_config(request, Err(error)),
             Output::JobStarted { request, job } => self.answer_job(request, Ok(job)),
             Output::JobRefused { request, error } => self.answer_job(request, Err(error)),
-            Output::Event { job, event, .. } => {
+            Output::Event { org, job, at, event, frame } => {
                 tracing::debug!(job = job.as_str(), event = event.name(), "event");
+                self.feeds.publish(org, job, at, &event, frame);
             }
             Output::Log(entry) => log(&entry),
         }

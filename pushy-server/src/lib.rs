@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_openssl::{OpenSSLAcceptor, OpenSSLConfig};
 use hyper_util::rt::TokioTimer;
 use pushy_core::server::Server;
@@ -18,6 +17,7 @@ use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
+mod accept;
 pub mod admin;
 pub mod api;
 pub mod broker;
@@ -26,6 +26,7 @@ mod clock;
 pub mod config;
 pub mod directory;
 pub mod driver;
+pub mod feeds;
 mod files;
 mod handover;
 mod init;
@@ -34,6 +35,7 @@ pub mod principals;
 pub mod store;
 mod tls;
 
+use accept::PatientAcceptor;
 use broker::{Broker, BrokerConfig};
 use config::Config;
 use driver::{Driver, Event, Handle};
@@ -155,16 +157,17 @@ pub async fn run_with(
         .map_err(|e| Error::new(ErrorCode::Io, format!("broker: {e}")))?;
 
     let (stop, stopped) = watch::channel(false);
-    let driver = Driver::new(server, broker, Arc::clone(&store));
+    let feeds = Arc::new(feeds::Hub::new(
+        config.feeds(),
+        Arc::clone(&store),
+        store.feeds()?,
+        keys.generation(),
+        clock::wall(),
+    ));
+    let driver = Driver::new(server, broker, Arc::clone(&store), Arc::clone(&feeds));
     let mut driver = tokio::spawn(driver.run(events, from_nodes, until(stopped)));
-    let ends = handle.clone();
-    let on_gone = Box::new(move |node| {
-        ends.post(Event::EndBindings(node, "the Chef server does not know it any more".into()));
-    });
-    let principals =
-        Principals::start(config.chef.as_ref(), Arc::clone(&directory), &*store, on_gone).await?;
     let admin = Arc::new(admin::Admin {
-        directory,
+        directory: Arc::clone(&directory),
         store: Arc::clone(&store),
         driver: Some(handle.clone()),
         api_url: Some(config.api_url(ports.0.port())),
@@ -173,17 +176,22 @@ pub async fn run_with(
     let socket = config.dir.join(admin::SOCKET);
     let admin_task = tokio::spawn(admin.serve(admin_listener(&socket)?));
     let api = Arc::new(api::Api {
-        principals,
-        only_org: config.chef.as_ref().and_then(|chef| chef.organization.clone()),
+        principals: Principals::Directory(directory),
         store,
         driver: handle,
+        feeds: Arc::clone(&feeds),
         scheme: if tls.is_some() { "https" } else { "http" },
         authority: format!("{}:{}", config::bracketed(&config.host()), ports.0.port()),
         validate_client_node_name: config.validate_client_node_name,
         incarnation: keys.incarnation().to_string(),
     });
     let rest = axum_server::Handle::new();
-    let rest_task = tokio::spawn(serve_rest(listeners.api, tls, rest.clone(), api));
+    let patience = PatientAcceptor { patience: config.send_timeout.into() };
+    let rest_task = tokio::spawn(serve_rest(listeners.api, tls, rest.clone(), patience, api));
+    let reaper = {
+        let feeds = Arc::clone(&feeds);
+        tokio::spawn(async move { feeds.reap().await })
+    };
     let run_file = config.dir.join(RUN_FILE);
     files::write(&run_file, &format!("{about:#}\n"), false)?;
     tracing::info!(api = %ports.0, heartbeat = %ports.1, command = %ports.2, "ready");
@@ -198,6 +206,9 @@ pub async fn run_with(
     let _ = std::fs::remove_file(&run_file);
     admin_task.abort();
     let _ = std::fs::remove_file(&socket);
+    // Listeners resume when a server runs again; whoever still holds on at the end is cut.
+    feeds.close();
+    reaper.abort();
     rest.graceful_shutdown(Some(GRACE));
     // Requests in flight still need the driver, so it goes last.
     if let Ok(Ok(Err(e))) = tokio::time::timeout(GRACE * 2, rest_task).await {
@@ -258,6 +269,7 @@ async fn serve_rest(
     listener: TcpListener,
     tls: Option<OpenSSLConfig>,
     handle: axum_server::Handle<SocketAddr>,
+    acceptor: PatientAcceptor,
     api: Arc<api::Api>,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -267,9 +279,9 @@ async fn serve_rest(
     // A new acceptor forgets `http1_only`: it comes last. Without it HTTP/2 is taken from anybody who begins with it.
     match tls {
         Some(tls) => {
-            let acceptor = OpenSSLAcceptor::new(tls).acceptor(NoDelayAcceptor::new());
+            let acceptor = OpenSSLAcceptor::new(tls).acceptor(acceptor);
             server.acceptor(acceptor).http1_only().serve(service).await
         }
-        None => server.acceptor(NoDelayAcceptor::new()).http1_only().serve(service).await,
+        None => server.acceptor(acceptor).http1_only().serve(service).await,
     }
 }

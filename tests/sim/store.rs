@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{Job, JobStatus, NodeStatus};
 use pushy_core::server::record::Binding;
-use pushy_core::server::{Record, Restored, Ticket};
+use pushy_core::server::{FeedEnd, Record, Restored, Ticket};
+use pushy_core::time::Wall;
 
 /// What survives a crash.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +15,8 @@ pub struct Stored {
     pub jobs: BTreeMap<JobId, Job>,
     /// Output by job and node.
     pub outputs: BTreeMap<(JobId, NodeName), (Vec<u8>, Vec<u8>)>,
+    /// Number and time of the last event by job.
+    pub feeds: BTreeMap<JobId, (u64, Wall)>,
     /// Bindings.
     pub bindings: Vec<Binding>,
     /// Jobs as they were when their quorum was stored, since this was last looked at.
@@ -71,6 +74,13 @@ impl Stored {
                         .entry((job.clone(), node.clone()))
                         .or_insert_with(|| (stdout.clone(), stderr.clone()));
                 }
+                Record::Feed { job, first, frames, at } => {
+                    let end = self.feeds.entry(job.clone()).or_insert((0, *at));
+                    if *first != end.0 + 1 {
+                        return Err(format!("event {first} of job {job} stored after event {}", end.0));
+                    }
+                    *end = (end.0 + frames.len() as u64, *at);
+                }
                 Record::Binding(binding) => {
                     self.bindings.retain(|b| b.node != binding.node || b.key != binding.key);
                     self.bindings.push(binding.clone());
@@ -88,6 +98,11 @@ impl Stored {
         Restored {
             bindings: self.bindings.clone(),
             jobs: self.jobs.values().filter(|j| !j.status.is_terminal()).cloned().collect(),
+            feeds: self
+                .feeds
+                .iter()
+                .map(|(job, (last, at))| FeedEnd { job: job.clone(), last: *last, at: *at })
+                .collect(),
         }
     }
 

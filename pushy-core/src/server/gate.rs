@@ -3,6 +3,10 @@
 //! A gate has at most one batch with the store. Records that come up meanwhile form the next batch, so a
 //! thousand votes cost a handful of transactions, and nothing is stored out of order.
 
+use crate::feed::Frame;
+use crate::ids::JobId;
+use crate::time::Wall;
+
 use super::Record;
 use super::tables::Gated;
 
@@ -16,6 +20,8 @@ pub(super) struct Gate {
     in_flight: bool,
     /// The next batch.
     dirty: Vec<Record>,
+    /// Where in it the record of the job's events is.
+    feed_in_dirty: Option<usize>,
     /// Waits for `dirty`.
     after_dirty: Vec<Gated>,
     /// The store has failed; nothing is handed in before the retry.
@@ -27,6 +33,19 @@ impl Gate {
     pub(super) fn record(&mut self, record: Record) -> bool {
         self.dirty.push(record);
         self.dirty.len() == 1
+    }
+
+    /// Takes an event for the next batch, which has one record for all of them. Answers as [`Gate::record`].
+    pub(super) fn tell(&mut self, job: &JobId, number: u64, at: Wall, frame: &Frame) -> bool {
+        if let Some(Record::Feed { frames, at: last, .. }) =
+            self.feed_in_dirty.and_then(|at| self.dirty.get_mut(at))
+        {
+            frames.push(frame.clone());
+            *last = at;
+            return false;
+        }
+        self.feed_in_dirty = Some(self.dirty.len());
+        self.record(Record::Feed { job: job.clone(), first: number, frames: vec![frame.clone()], at })
     }
 
     /// Takes what may happen once everything recorded so far is kept; gives it back if that is so already.
@@ -49,6 +68,7 @@ impl Gate {
         self.sent = std::mem::take(&mut self.dirty);
         self.after_sent = std::mem::take(&mut self.after_dirty);
         self.in_flight = true;
+        self.feed_in_dirty = None;
         Some(self.sent.clone())
     }
 
@@ -63,6 +83,7 @@ impl Gate {
     pub(super) fn failed(&mut self) {
         self.in_flight = false;
         self.waits = true;
+        self.feed_in_dirty = None;
         self.sent.append(&mut self.dirty);
         self.dirty = std::mem::take(&mut self.sent);
         self.after_sent.append(&mut self.after_dirty);

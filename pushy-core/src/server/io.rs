@@ -1,6 +1,7 @@
 //! What the server machine takes in and gives out: the contract with its driver.
 
 use crate::event::Event;
+use crate::feed::Frame;
 use crate::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
 use crate::job::JobRequest;
 use crate::time::{Millis, Wall};
@@ -98,13 +99,6 @@ pub enum Input {
         /// binding (D-09).
         is_node: bool,
     },
-    /// What a node's program calls itself (`User-Agent` of its configuration request), for [`super::NodeDetail`].
-    Described {
-        /// The node, which is authenticated.
-        node: NodeRef,
-        /// Its words; shortened and cleaned by the machine.
-        client: String,
-    },
     /// A peer proved that it owns `key`; the handshake waits for [`Output::Accept`] or [`Output::Refuse`].
     Handshake {
         /// The connection.
@@ -176,8 +170,6 @@ pub enum Output {
     Refuse {
         /// The connection.
         conn: ConnId,
-        /// Why, for whoever counts.
-        reason: RefusedKey,
     },
     /// Send two frames on the command port.
     Send {
@@ -241,35 +233,15 @@ pub enum Output {
         org: OrgId,
         /// The job.
         job: JobId,
-        /// When.
+        /// When. No two events of a server have the same stamp, and those of one job rise.
         at: Wall,
         /// What.
         event: Event,
+        /// The same as it goes over the wire.
+        frame: Frame,
     },
     /// A line for the log. Never holds a secret; names are escaped by the program.
     Log(LogEntry),
-}
-
-/// Why a handshake is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RefusedKey {
-    /// No configuration request has announced the key.
-    Unknown,
-    /// The store does not have its binding yet.
-    NotStored,
-    /// Its node has another one, or none, now.
-    Superseded,
-}
-
-impl RefusedKey {
-    /// A short name for programs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            RefusedKey::Unknown => "unknown_key",
-            RefusedKey::NotStored => "key_not_stored",
-            RefusedKey::Superseded => "superseded_key",
-        }
-    }
 }
 
 /// How much a log line matters.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::event::{Event, Vote};
+use crate::feed::Frame;
 use crate::ids::{JobId, NodeRef, OrgId};
 use crate::job::{Job, JobRequest, JobStatus, NodeStatus};
 use crate::message::{Commit, ServerMessage};
@@ -52,9 +53,12 @@ impl Server {
         let members: Vec<_> = nodes.into_iter().map(|(node, _, status)| (node, status)).collect();
         let ix = self.add_job(&job, &members, Some(request));
         self.timers.set(Timer::Vote(ix), self.now.mono + self.config.voting_timeout);
+        let at = self.stamp();
+        let start = Frame::of_job(&Event::Start, 1, at, Some(&job));
         self.record(ix, Record::NewJob(Box::new(job)));
+        self.add_event(ix, at, Event::Start, start);
+        // Whoever has the answer finds the feed begun.
         self.once_stored(ix, Gated::Started(request));
-        self.tell(ix, Event::Start);
         for (node, status) in &members {
             self.steps += 1;
             if *status == NodeStatus::Unavailable {
@@ -95,7 +99,7 @@ impl Server {
             tally: Tally::default(),
             commit: None,
             run: ServerMessage::Run { job: job.id.clone() }.tail(),
-            last_event: Wall(i64::MIN),
+            told: 0,
             stored: request.is_none(),
             request,
             gate: Gate::default(),
@@ -260,13 +264,27 @@ impl Server {
         self.record(ix, record);
     }
 
-    /// Tells the job's feed once all before it is stored (D-31).
+    /// Tells the job's feed, once all before it is stored (D-31) and the event itself too: a feed goes on after a restart.
     pub(super) fn tell(&mut self, ix: JobIx, event: Event) {
-        let now = self.now.wall;
+        let at = self.stamp();
+        let Some(job) = self.jobs.get(&ix) else { return };
+        let frame = Frame::of_job(&event, job.told + 1, at, None);
+        self.add_event(ix, at, event, frame);
+    }
+
+    /// When an event happens that is told now: later than any before it.
+    fn stamp(&mut self) -> Wall {
+        self.last_event = Wall(self.now.wall.0.max(self.last_event.0.saturating_add(1)));
+        self.last_event
+    }
+
+    fn add_event(&mut self, ix: JobIx, at: Wall, event: Event, frame: Frame) {
         let Some(job) = self.jobs.get_mut(&ix) else { return };
-        let at = Wall(now.0.max(job.last_event.0.saturating_add(1)));
-        job.last_event = at;
-        self.once_stored(ix, Gated::Event(at, event));
+        job.told += 1;
+        if job.gate.tell(&job.id, job.told, at, &frame) {
+            self.dirty_jobs.push(ix);
+        }
+        self.once_stored(ix, Gated::Event(at, event, frame));
     }
 
     /// The check after every row: is the vote decided, is the run over?

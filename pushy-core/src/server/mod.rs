@@ -18,11 +18,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use crate::error::Result;
 use crate::ids::{JobId, NodeName, NodeRef, OrgId};
 use crate::message::{ServerMessage, Tail};
-use crate::time::{Deadlines, Millis, Now};
+use crate::time::{Deadlines, Millis, Now, Wall};
 use crate::wire::RsaSigner;
 
 mod binding;
-mod detail;
 mod freshness;
 mod gate;
 mod heartbeat;
@@ -38,17 +37,15 @@ pub mod record;
 mod restore;
 mod store;
 mod tables;
-mod trouble;
 
 pub use crate::curve_key::CurveKey;
-pub use detail::{Claimant, NodeCounts, NodeDetail, NodeWarning};
 pub use io::{
-    ConnId, Input, LogEntry, LogLevel, NodeState, OnRestart, Output, Random, RefusedKey, RequestId,
-    ServerConfig, ServerKeys, Ticket,
+    ConnId, Input, LogEntry, LogLevel, NodeState, OnRestart, Output, Random, RequestId, ServerConfig,
+    ServerKeys, Ticket,
 };
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
-pub use record::{Binding, Record, Restored};
+pub use record::{Binding, FeedEnd, Record, Restored};
 
 use gate::Gate;
 use tables::{Bulk, Conn, JobIx, LiveJob, Node, NodeId, Queued, Timer};
@@ -72,6 +69,10 @@ pub struct Server {
     started: Millis,
     /// How often the wall clock was seen to step.
     clock_epoch: u32,
+    /// The stamp of the last event of any feed: stamps must rise (8.6, H16).
+    last_event: Wall,
+    /// How often something that [`Server::node_states`] shows may have changed.
+    views: u64,
 
     timers: Deadlines<Timer>,
     last_number: u64,
@@ -132,6 +133,8 @@ impl Server {
             now,
             started: now.mono,
             clock_epoch: 0,
+            last_event: Wall(i64::MIN),
+            views: 0,
             timers: Deadlines::default(),
             last_number: 0,
             nodes: HashMap::new(),
@@ -171,7 +174,6 @@ impl Server {
             Input::FetchConfig { request, node, org_name, key, public_key, is_node } => {
                 self.fetch_config(request, node, org_name, key, &public_key, is_node);
             }
-            Input::Described { node, client } => self.described(&node, &client),
             Input::Handshake { conn, key, peer } => self.handshake(conn, key, peer),
             Input::Opened { conn } => self.opened(conn),
             Input::Closed { conn } => self.closed(conn),
@@ -228,6 +230,11 @@ impl Server {
             .collect();
         states.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         states
+    }
+
+    /// Rises whenever an answer of [`Server::node_states`] may differ from the one before.
+    pub fn views(&self) -> u64 {
+        self.views
     }
 
     /// One node, known or not (2.4.8).

@@ -3,6 +3,7 @@
 //! A store applies records in the order given and answers each ticket with
 //! [`super::Input::Persisted`] once all records up to it survive a power cut (decision 10).
 
+use crate::feed::Frame;
 use crate::ids::{JobId, NodeName, NodeRef, OrgName};
 use crate::job::{Job, JobStatus, NodeStatus};
 use crate::time::Wall;
@@ -47,6 +48,17 @@ pub enum Record {
         /// Standard error.
         stderr: Vec<u8>,
     },
+    /// The job's feed goes on. Kept as long as the feed can be asked for; a repeat replaces.
+    Feed {
+        /// Which job.
+        job: JobId,
+        /// The number of the first of these events, from 1.
+        first: u64,
+        /// The events, in order; at least one.
+        frames: Vec<Frame>,
+        /// When the last one happened.
+        at: Wall,
+    },
     /// A binding was made or renewed. Replaces a stored one of the same node and CURVE key.
     Binding(Binding),
     /// Every binding of the node with this CURVE key is void.
@@ -87,6 +99,17 @@ impl std::fmt::Debug for Binding {
 
 pub use crate::wire::SessionKey;
 
+/// How far a job's feed had come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedEnd {
+    /// Which job.
+    pub job: JobId,
+    /// The number of its last event.
+    pub last: u64,
+    /// When that happened.
+    pub at: Wall,
+}
+
 /// What the store held when the server started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
@@ -94,4 +117,6 @@ pub struct Restored {
     pub bindings: Vec<Binding>,
     /// Every job that had not ended.
     pub jobs: Vec<Job>,
+    /// How far the feeds had come that are kept.
+    pub feeds: Vec<FeedEnd>,
 }

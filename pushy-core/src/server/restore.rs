@@ -1,5 +1,7 @@
 //! Going on after a restart: nodes carry on, running jobs go on (decisions 4, 10 and 18).
 
+use std::collections::HashMap;
+
 use crate::ids::NodeRef;
 use crate::job::{Job, JobStatus};
 use crate::time::Millis;
@@ -7,7 +9,7 @@ use crate::time::Millis;
 use super::job_state;
 use super::node_state::NodePhase;
 use super::tables::{Bound, NodeId, Timer};
-use super::{Binding, OnRestart, Restored, Server};
+use super::{Binding, FeedEnd, OnRestart, Restored, Server};
 
 impl Server {
     pub(super) fn restore(&mut self, restored: Restored) {
@@ -15,9 +17,15 @@ impl Server {
             self.steps += 1;
             self.restore_binding(binding);
         }
+        let mut told = HashMap::with_capacity(restored.feeds.len());
+        for FeedEnd { job, last, at } in restored.feeds {
+            self.last_event = self.last_event.max(at);
+            told.insert(job, last);
+        }
         for job in restored.jobs {
             if !job.status.is_terminal() {
-                self.restore_job(job);
+                let told = told.get(&job.id).copied().unwrap_or(0);
+                self.restore_job(job, told);
             }
         }
     }
@@ -44,12 +52,13 @@ impl Server {
         let grace = self.grace_end();
         if let Some(node) = self.nodes.get_mut(&id) {
             node.phase = NodePhase::Restored;
+            self.views += 1;
             node.life = self.now.mono;
             self.timers.set(Timer::Life(id), grace);
         }
     }
 
-    fn restore_job(&mut self, mut job: Job) {
+    fn restore_job(&mut self, mut job: Job, told: u64) {
         if job.status == JobStatus::New {
             job.status = JobStatus::Voting;
         }
@@ -63,6 +72,9 @@ impl Server {
             members.push((id, *status));
         }
         let ix = self.add_job(&job, &members, None);
+        if let Some(live) = self.jobs.get_mut(&ix) {
+            live.told = told;
+        }
         if self.config.on_restart == OnRestart::Crash {
             self.for_each(ix, job_state::when_given_up);
             self.finish(ix, JobStatus::Crashed);

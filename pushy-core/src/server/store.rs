@@ -48,10 +48,10 @@ impl Server {
                 let job = job.id.clone();
                 self.out.push_back(Queued::Ready(Output::JobStarted { request, job }));
             }
-            Gated::Event(at, event) => {
+            Gated::Event(at, event, frame) => {
                 let Some(job) = ix.and_then(|ix| self.jobs.get(&ix)) else { return };
                 let (org, job) = (job.org.clone(), job.id.clone());
-                self.out.push_back(Queued::Ready(Output::Event { org, job, at, event }));
+                self.out.push_back(Queued::Ready(Output::Event { org, job, at, event, frame }));
             }
             Gated::Commits => {
                 if let Some(ix) = ix {

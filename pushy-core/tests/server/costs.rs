@@ -54,7 +54,7 @@ fn a_job_on_all_nodes_costs_a_few_steps_a_node() {
         let request = lab.request(&all);
         lab.post(request);
         lab.set_disk(Disk::Keeps);
-        let Some(Output::JobStarted { job, .. }) = lab.outputs.first().cloned() else { panic!() };
+        let Some(job) = lab.started() else { panic!() };
         for word in [ack_commit, ack_run, succeeded] {
             lab.disk = Disk::Waits;
             for name in &all {

@@ -16,9 +16,8 @@ fn nothing_of_a_job_is_told_before_it_is_stored() {
     lab.post(request);
     assert_eq!(lab.outputs, [], "no answer, no event, no commit");
     lab.set_disk(Disk::Keeps);
-    let Some(Output::JobStarted { job, .. }) = lab.outputs.first().cloned() else {
-        panic!("{:?}", lab.outputs)
-    };
+    let Some(job) = lab.started() else { panic!("{:?}", lab.outputs) };
+    assert!(matches!(lab.outputs[0], Output::Event { .. }), "whoever has the answer finds the feed begun");
     assert_eq!(lab.events(), ["start"]);
     assert_eq!(lab.sent_types("a"), "commit");
 
@@ -35,6 +34,50 @@ fn nothing_of_a_job_is_told_before_it_is_stored() {
         assert_eq!(lab.events().join(" "), events);
         assert_eq!(lab.sent_types("a"), sent);
     }
+}
+
+#[test]
+fn events_are_kept_before_they_are_told_and_go_on_after_a_restart() {
+    let mut lab = Lab::new();
+    lab.bring_up("a");
+    lab.bring_up("b");
+    let mut request = lab.request(&["a", "b"]);
+    request.quorum = Some(1);
+    let job = lab.start_job(request);
+    lab.say("a", ack_commit(&job));
+    lab.say("b", nack_commit(&job));
+    lab.now.wall.0 -= 100_000_000;
+    lab.restart(1_000);
+    lab.connect("a");
+    lab.connect("b");
+    lab.say("a", ack_run(&job));
+    // Nothing changes here but the feed.
+    lab.set_disk(Disk::Waits);
+    lab.clear();
+    lab.say("b", ack_run(&job));
+    lab.say("a", succeeded(&job));
+    assert_eq!(lab.events(), [""; 0]);
+    lab.set_disk(Disk::Keeps);
+    let mut kept = Vec::new();
+    for record in &lab.kept {
+        if let Record::Feed { job: of, first, frames, at } = record {
+            assert_eq!((of, *first), (&job, kept.len() as u64 + 1));
+            kept.extend(frames.clone());
+            assert_eq!(kept.last().and_then(|frame| frame.at()), Some(*at));
+        }
+    }
+    let told: Vec<_> = lab
+        .outputs
+        .iter()
+        .filter_map(|o| if let Output::Event { frame, .. } = o { Some(frame.clone()) } else { None })
+        .collect();
+    assert!(told.len() >= 2 && kept.ends_with(&told), "{kept:?} {told:?}");
+    let ids: Vec<&str> = kept.iter().map(|frame| frame.id()).collect();
+    let expected: Vec<String> = (1..=kept.len()).map(|n| format!("job-{n}")).collect();
+    assert_eq!(ids, expected);
+    assert_eq!(kept.last().map(|frame| frame.name()), Some("job_complete"));
+    let stamps: Vec<_> = kept.iter().filter_map(|frame| frame.at()).collect();
+    assert!(stamps.len() == kept.len() && stamps.windows(2).all(|two| two[0] < two[1]), "{stamps:?}");
 }
 
 #[test]
@@ -203,7 +246,7 @@ fn nodes_of_restored_jobs_without_a_key_are_given_time() {
     let job = lab.start_job(request);
     lab.say("a", ack_commit(&job));
     let jobs = lab.store().jobs;
-    let mut lab2 = Lab::restored(lab.config.clone(), Restored { bindings: Vec::new(), jobs });
+    let mut lab2 = Lab::restored(lab.config.clone(), Restored { jobs, ..Restored::default() });
     lab2.kept = lab.kept;
     lab2.pass(139_000);
     assert_eq!(lab2.node_status(&job, "a"), NodeStatus::Ready);

@@ -13,8 +13,8 @@ use pushy_core::message::{
 };
 use pushy_core::node_config::NodeConfig;
 use pushy_core::server::{
-    Binding, ConnId, CurveKey, Input, LogEntry, NodeState, Output, Record, RequestId, Restored, Server,
-    ServerConfig, ServerKeys, Ticket,
+    Binding, ConnId, CurveKey, FeedEnd, Input, LogEntry, NodeState, Output, Record, RequestId, Restored,
+    Server, ServerConfig, ServerKeys, Ticket,
 };
 use pushy_core::time::{Millis, Now, Wall};
 use pushy_core::wire::{self, SessionKey};
@@ -386,6 +386,14 @@ impl Lab {
         self.logs().iter().any(|entry| entry.text.contains(text))
     }
 
+    /// The job of the first answer that says that one is started.
+    pub(crate) fn started(&self) -> Option<JobId> {
+        self.outputs.iter().find_map(|o| match o {
+            Output::JobStarted { job, .. } => Some(job.clone()),
+            _ => None,
+        })
+    }
+
     /// A job as the store has it.
     pub(crate) fn stored(&self, id: &JobId) -> Option<pushy_core::job::Job> {
         let mut found = None;
@@ -421,6 +429,7 @@ impl Lab {
     pub(crate) fn store(&self) -> Restored {
         let mut bindings: Vec<Binding> = Vec::new();
         let mut jobs = Vec::new();
+        let mut feeds = Vec::new();
         for record in &self.kept {
             match record {
                 Record::Binding(binding) => {
@@ -431,11 +440,15 @@ impl Lab {
                     bindings.retain(|b| (&b.node, b.key) != (node, *key));
                 }
                 Record::NewJob(job) => jobs.push(job.id.clone()),
+                Record::Feed { job, first, frames, at } => {
+                    feeds.retain(|end: &FeedEnd| end.job != *job);
+                    feeds.push(FeedEnd { job: job.clone(), last: first + frames.len() as u64 - 1, at: *at });
+                }
                 _ => {}
             }
         }
         let jobs = jobs.iter().filter_map(|id| self.stored(id)).filter(|j| !j.status.is_terminal()).collect();
-        Restored { bindings, jobs }
+        Restored { bindings, jobs, feeds }
     }
 
     /// Ends this server and starts another from the store, `millis` later. Connections are gone.
@@ -504,7 +517,7 @@ pub(crate) fn fleet(count: usize) -> (Lab, Vec<String>) {
         fetched_at: Wall::from_secs(T0),
         active: true,
     });
-    let restored = Restored { bindings: bindings.collect(), jobs: Vec::new() };
+    let restored = Restored { bindings: bindings.collect(), ..Restored::default() };
     let mut lab = Lab::restored(ServerConfig::default(), restored);
     for name in &names {
         lab.add(name);

@@ -9,4 +9,3 @@ mod lab;
 mod no_panic;
 mod nodes;
 mod resync;
-mod trouble;

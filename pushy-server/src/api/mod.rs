@@ -2,8 +2,8 @@
 
 mod auth;
 mod config;
-pub(crate) mod detail;
 mod error;
+mod feeds;
 mod jobs;
 mod negotiate;
 mod node_states;
@@ -17,9 +17,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
-use pushy_core::ids::OrgName;
 
 use crate::driver::Handle;
+use crate::feeds::Hub;
 use crate::principals::Principals;
 use crate::store::Store;
 use error::Failure;
@@ -35,10 +35,10 @@ pub struct Api {
     pub principals: Principals,
     /// Jobs and output.
     pub store: Arc<dyn Store>,
-    /// The organization whose paths may leave it out (decision 33).
-    pub only_org: Option<OrgName>,
     /// The machine.
     pub driver: Handle,
+    /// What happens to jobs.
+    pub feeds: Arc<Hub>,
     /// `http` or `https`: what the listener speaks.
     pub scheme: &'static str,
     /// Host and port for absolute URIs when a request names no host.
@@ -59,29 +59,20 @@ enum Resource<'a> {
     Output { org: &'a str, id: &'a str, node: &'a str, stderr: bool },
     NodeStates { org: &'a str },
     NodeState { org: &'a str, node: &'a str },
-}
-
-/// Whether a path begins with an organization.
-fn names_org(path: &str) -> bool {
-    path.trim_start_matches('/').starts_with("organizations/")
+    Feed { org: &'a str },
+    JobFeed { org: &'a str, id: &'a str },
 }
 
 impl<'a> Resource<'a> {
-    /// `only_org`: the organization of a path that names none.
-    fn of(path: &'a str, only_org: Option<&'a str>) -> Option<Resource<'a>> {
+    fn of(path: &'a str) -> Option<Resource<'a>> {
         let mut segments = [""; 8];
         let mut count = 0;
-        if let Some(org) = only_org.filter(|_| !names_org(path)) {
-            (segments[0], segments[1], count) = ("organizations", org, 2);
-        }
         for segment in path.split('/').filter(|s| !s.is_empty()) {
             *segments.get_mut(count)? = segment;
             count += 1;
         }
         Some(match segments[..count] {
-            ["pushy", "_status"] | ["organizations", _, "pushy", "_status"] if !names_org(path) => {
-                Resource::Status
-            }
+            ["pushy", "_status"] => Resource::Status,
             ["organizations", org, "pushy", "config", node] => Resource::Config { org, node },
             ["organizations", org, "pushy", "jobs"] => Resource::Jobs { org },
             ["organizations", org, "pushy", "jobs", id] => Resource::Job { org, id },
@@ -90,6 +81,8 @@ impl<'a> Resource<'a> {
             }
             ["organizations", org, "pushy", "node_states"] => Resource::NodeStates { org },
             ["organizations", org, "pushy", "node_states", node] => Resource::NodeState { org, node },
+            ["organizations", org, "pushy", "job_status_feed"] => Resource::Feed { org },
+            ["organizations", org, "pushy", "job_status_feed", id] => Resource::JobFeed { org, id },
             _ => return None,
         })
     }
@@ -102,7 +95,9 @@ impl<'a> Resource<'a> {
             | Resource::Job { .. }
             | Resource::Output { .. }
             | Resource::NodeStates { .. }
-            | Resource::NodeState { .. } => "GET",
+            | Resource::NodeState { .. }
+            | Resource::Feed { .. }
+            | Resource::JobFeed { .. } => "GET",
         }
     }
 
@@ -114,7 +109,9 @@ impl<'a> Resource<'a> {
             | Resource::Job { org, .. }
             | Resource::Output { org, .. }
             | Resource::NodeStates { org }
-            | Resource::NodeState { org, .. } => Some(org),
+            | Resource::NodeState { org, .. }
+            | Resource::Feed { org }
+            | Resource::JobFeed { org, .. } => Some(org),
         }
     }
 }
@@ -145,8 +142,7 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
 }
 
 async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, Failure> {
-    let resource = Resource::of(parts.uri.path(), api.only_org.as_ref().map(OrgName::as_str))
-        .ok_or(Failure::NotFound)?;
+    let resource = Resource::of(parts.uri.path()).ok_or(Failure::NotFound)?;
     let post = match (&parts.method, resource) {
         (&Method::GET, _) => false,
         (&Method::POST, Resource::Jobs { .. }) => true,
@@ -184,6 +180,8 @@ async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, 
         Resource::Output { id, node, stderr, .. } => jobs::output(api, parts, caller, id, node, stderr).await,
         Resource::NodeStates { .. } => node_states::list(api, parts, caller).await,
         Resource::NodeState { node, .. } => node_states::get(api, parts, caller, node).await,
+        Resource::Feed { .. } => feeds::organization(api, parts, caller).await,
+        Resource::JobFeed { id, .. } => feeds::job(api, parts, caller, id).await,
     }
 }
 
@@ -199,11 +197,6 @@ fn query(parts: &Parts, name: &str) -> Option<String> {
     pairs.0.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
-/// Whether the extra members are asked for (decision 20).
-fn wants_detail(parts: &Parts) -> bool {
-    parts.uri.query().is_some() && query(parts, "detail").as_deref() == Some("1")
-}
-
 fn json_response(status: StatusCode, body: String) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
@@ -217,9 +210,8 @@ mod tests {
 
     #[test]
     fn paths() {
-        let check = |path: &str, expected: Option<Resource<'_>>| {
-            assert_eq!(Resource::of(path, None), expected, "{path}")
-        };
+        let check =
+            |path: &str, expected: Option<Resource<'_>>| assert_eq!(Resource::of(path), expected, "{path}");
         check("/pushy/_status", Some(Resource::Status));
         check("//pushy/_status/", Some(Resource::Status));
         check("/organizations/a/pushy/config", None);
@@ -237,16 +229,5 @@ mod tests {
         check("/organizations/a/pushy/node_states/n", Some(Resource::NodeState { org: "a", node: "n" }));
         check("/organizations//pushy/jobs", None);
         check("/", None);
-        check("/pushy/jobs", None);
-        check("/organizations/a/pushy/_status", None);
-        let check = |path: &str, expected: Option<Resource<'_>>| {
-            assert_eq!(Resource::of(path, Some("a")), expected, "{path}");
-        };
-        check("/pushy/_status", Some(Resource::Status));
-        check("//pushy//jobs/", Some(Resource::Jobs { org: "a" }));
-        check("/pushy/config/n", Some(Resource::Config { org: "a", node: "n" }));
-        check("/organizations/b/pushy/jobs", Some(Resource::Jobs { org: "b" }));
-        check("/organizations/a/pushy/_status", None);
-        check("/organizations/jobs", None);
     }
 }

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use pushy_core::Result;
+use pushy_core::feed::Frame;
 use pushy_core::ids::{JobId, NodeName, OrgId};
 use pushy_core::job::Job;
 use pushy_core::server::{Record, Restored, Ticket};
@@ -51,6 +52,17 @@ pub struct StoreIdentity {
     pub generation: u64,
 }
 
+/// The feed of one job as far as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFeed {
+    /// The job's organization.
+    pub org: OrgId,
+    /// The job.
+    pub job: JobId,
+    /// Every event so far, oldest first.
+    pub frames: Vec<Frame>,
+}
+
 /// Where the server keeps what must outlive it.
 pub trait Store: Send + Sync + 'static {
     /// Queues records for one transaction; the answer goes to the [`OnSaved`] the store was opened with.
@@ -73,6 +85,15 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When the database cannot be read or holds something it cannot hold.
     fn restore(&self) -> Result<Restored>;
+
+    /// Every feed that is kept, for the start.
+    ///
+    /// # Errors
+    /// As [`Store::restore`].
+    fn feeds(&self) -> Result<Vec<KeptFeed>>;
+
+    /// Queues the end of these feeds: nobody can ask for them any more. What fails is found at the next start.
+    fn forget_feeds(&self, jobs: Vec<JobId>);
 
     /// The directory, for the start.
     ///

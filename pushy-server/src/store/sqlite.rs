@@ -16,13 +16,14 @@ use rusqlite::{Connection, params};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::sqlite_jobs as rows;
-use super::{JobOutput, OnSaved, Pending, Saved, Store, StoreIdentity};
+use super::{JobOutput, KeptFeed, OnSaved, Pending, Saved, Store, StoreIdentity};
 use crate::directory::{Change, Directory, Member, PrincipalId};
 
 /// Applied in this order; the number of applied ones is the database's `user_version`.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_jobs.sql"),
     include_str!("../../migrations/sqlite/0002_directory.sql"),
+    include_str!("../../migrations/sqlite/0003_feeds.sql"),
 ];
 
 /// So many records at most go into one transaction.
@@ -63,6 +64,7 @@ enum Write {
     Save(Ticket, Vec<Record>),
     Change(Vec<Change>, oneshot::Sender<Result<()>>),
     Generation(u64, mpsc::Sender<Result<()>>),
+    ForgetFeeds(Vec<JobId>),
     Close,
 }
 
@@ -181,7 +183,22 @@ impl Store for SqliteStore {
     }
 
     fn restore(&self) -> Result<Restored> {
-        self.read_now(|c| Ok(Restored { bindings: rows::bindings(c)?, jobs: rows::unfinished(c)? }))
+        self.read_now(|c| {
+            Ok(Restored {
+                bindings: rows::bindings(c)?,
+                jobs: rows::unfinished(c)?,
+                feeds: rows::feed_ends(c)?,
+            })
+        })
+    }
+
+    fn feeds(&self) -> Result<Vec<KeptFeed>> {
+        self.read_now(rows::feeds)
+    }
+
+    fn forget_feeds(&self, jobs: Vec<JobId>) {
+        // As with `save`.
+        let _ = self.writer.send(Write::ForgetFeeds(jobs));
     }
 
     fn directory(&self) -> Result<Directory> {
@@ -296,6 +313,11 @@ fn write_loop(
                     .map(|_| ())
                     .map_err(|e| failed(path, &e));
                 let _ = reply.send(result);
+            }
+            Some(Write::ForgetFeeds(jobs)) => {
+                if let Err(e) = rows::forget_feeds(&mut connection, &jobs) {
+                    tracing::warn!("feeds that ended stay in the database: {}", failed(path, &e));
+                }
             }
             Some(Write::Close) => break,
             Some(Write::Save(..)) | None => {}

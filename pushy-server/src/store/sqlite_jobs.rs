@@ -1,14 +1,15 @@
 //! Jobs, output and bindings as rows.
 
+use pushy_core::feed::Frame;
 use pushy_core::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
 use pushy_core::job::{Job, JobOptions, JobStatus, NodeStatus};
-use pushy_core::server::{Binding, CurveKey, Record};
+use pushy_core::server::{Binding, CurveKey, FeedEnd, Record};
 use pushy_core::time::Wall;
 use pushy_core::wire::SessionKey;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::JobOutput;
+use super::{JobOutput, KeptFeed};
 
 /// Applies one record.
 ///
@@ -35,6 +36,7 @@ pub(super) fn save(c: &Connection, record: &Record) -> rusqlite::Result<()> {
                 .execute(params![job.as_str(), node.as_str(), stdout, stderr])
                 .map(|_| ());
         }
+        Record::Feed { job, first, frames, at } => return save_feed(c, job, *first, frames, *at),
         Record::Binding(binding) => return save_binding(c, binding),
         Record::BindingEnded { node, key } => {
             return c
@@ -96,6 +98,18 @@ fn new_job(c: &Connection, job: &Job) -> rusqlite::Result<()> {
         ])?;
     }
     Ok(())
+}
+
+fn save_feed(c: &Connection, job: &JobId, first: u64, frames: &[Frame], at: Wall) -> rusqlite::Result<()> {
+    let bytes = frames.iter().map(Frame::as_bytes).collect::<Vec<_>>().concat();
+    let last = first + frames.len().saturating_sub(1) as u64;
+    // A repeat after a doubtful commit may have grown.
+    c.prepare_cached(
+        "INSERT INTO job_feeds (job_id, first, last, at, frames) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (job_id, first) DO UPDATE SET last = excluded.last, at = excluded.at, frames = excluded.frames",
+    )?
+    .execute(params![job.as_str(), first as i64, last as i64, at.0, bytes])
+    .map(|_| ())
 }
 
 fn save_binding(c: &Connection, binding: &Binding) -> rusqlite::Result<()> {
@@ -188,6 +202,42 @@ pub(super) fn unfinished(c: &Connection) -> rusqlite::Result<Vec<Job>> {
         read_nodes(c, job)?;
     }
     Ok(jobs)
+}
+
+pub(super) fn feed_ends(c: &Connection) -> rusqlite::Result<Vec<FeedEnd>> {
+    let mut statement = c.prepare("SELECT job_id, MAX(last), MAX(at) FROM job_feeds GROUP BY job_id")?;
+    let found = statement.query_map([], |row| {
+        let last: i64 = row.get(1)?;
+        Ok(FeedEnd { job: id(row, 0, JobId::new)?, last: last.max(0) as u64, at: Wall(row.get(2)?) })
+    })?;
+    found.collect()
+}
+
+pub(super) fn feeds(c: &Connection) -> rusqlite::Result<Vec<KeptFeed>> {
+    let mut statement = c.prepare(
+        "SELECT f.job_id, j.org_id, f.frames FROM job_feeds f JOIN jobs j ON j.id = f.job_id
+         ORDER BY f.job_id, f.first",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut feeds: Vec<KeptFeed> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let job = id(row, 0, JobId::new)?;
+        let frames: Vec<u8> = row.get(2)?;
+        let frames = Frame::split(&frames);
+        match feeds.last_mut() {
+            Some(feed) if feed.job == job => feed.frames.extend(frames),
+            _ => feeds.push(KeptFeed { org: id(row, 1, OrgId::new)?, job, frames }),
+        }
+    }
+    Ok(feeds)
+}
+
+pub(super) fn forget_feeds(c: &mut Connection, jobs: &[JobId]) -> rusqlite::Result<()> {
+    let transaction = c.transaction()?;
+    for job in jobs {
+        transaction.prepare_cached("DELETE FROM job_feeds WHERE job_id = ?1")?.execute([job.as_str()])?;
+    }
+    transaction.commit()
 }
 
 pub(super) fn output(

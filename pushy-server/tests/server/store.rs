@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use pushy_core::event::Event;
+use pushy_core::feed::Frame;
 use pushy_core::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
 use pushy_core::job::{Job, JobOptions, JobStatus, NodeStatus};
-use pushy_core::server::{Binding, CurveKey, Record, Ticket};
+use pushy_core::server::{Binding, CurveKey, FeedEnd, Record, Ticket};
 use pushy_core::time::Wall;
 use pushy_core::wire::SessionKey;
-use pushy_server::store::{Options, Saved, SqliteStore, Store};
+use pushy_server::store::{KeptFeed, Options, Saved, SqliteStore, Store};
 
 use crate::lab::{DEADLINE, Lab};
 
@@ -282,6 +284,40 @@ async fn a_post_to_a_locked_database_is_503_and_leaves_no_job() {
 }
 
 #[tokio::test]
+async fn feeds_come_back_in_order_until_they_are_forgotten() {
+    let mut bench = Bench::new(Options::default());
+    let (one, two) = (job(1, 2), job(2, 1));
+    let frame = |number: u64| {
+        let event = if number == 1 { Event::Start } else { Event::QuorumSucceeded };
+        Frame::of_job(&event, number, Wall(number as i64), Some(&one))
+    };
+    let feed = |job: &Job, numbers: std::ops::RangeInclusive<u64>| Record::Feed {
+        job: job.id.clone(),
+        first: *numbers.start(),
+        at: Wall(*numbers.end() as i64),
+        frames: numbers.map(frame).collect(),
+    };
+    let records = [new_job(&one), new_job(&two), vec![feed(&one, 1..=2), feed(&two, 1..=1)]];
+    bench.save(records.concat()).expect("kept");
+    bench.save(vec![feed(&one, 3..=12)]).expect("kept");
+    // A repeat after a commit that was doubtful, and has grown since.
+    bench.save(vec![feed(&one, 3..=13)]).expect("kept");
+    bench.reopen();
+    let kept = |job: &Job, numbers: std::ops::RangeInclusive<u64>| KeptFeed {
+        org: job.org.clone(),
+        job: job.id.clone(),
+        frames: numbers.map(frame).collect(),
+    };
+    assert_eq!(bench.store.feeds().expect("readable"), [kept(&one, 1..=13), kept(&two, 1..=1)]);
+    let end = |job: &Job, last: u64| FeedEnd { job: job.id.clone(), last, at: Wall(last as i64) };
+    assert_eq!(bench.store.restore().expect("readable").feeds, [end(&one, 13), end(&two, 1)]);
+    bench.store.forget_feeds(vec![one.id.clone()]);
+    bench.reopen();
+    assert_eq!(bench.store.feeds().expect("readable"), [kept(&two, 1..=1)]);
+    assert!(bench.save(vec![feed(&job(3, 1), 1..=1)]).is_err(), "of a job that is not there");
+}
+
+#[tokio::test]
 async fn a_newer_database_is_refused() {
     let mut bench = Bench::new(Options::default());
     bench.reopen();
@@ -291,7 +327,7 @@ async fn a_newer_database_is_refused() {
     let path = bench.path.display();
     assert_eq!(
         error.message(),
-        format!("{path}: the database has version 99, this program knows 2; use the newer program")
+        format!("{path}: the database has version 99, this program knows 3; use the newer program")
     );
 }
 
