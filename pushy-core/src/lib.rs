@@ -25,9 +25,11 @@ mod json;
 pub mod message;
 pub mod node;
 pub mod node_config;
+pub mod node_document;
 pub mod present;
 #[cfg(feature = "ruby-config")]
 pub mod ruby_config;
+pub mod search;
 pub mod server;
 pub mod time;
 pub mod value;

@@ -17,10 +17,12 @@ mod charclass;
 mod entry;
 mod extent;
 mod notice;
+mod published;
 mod template;
 mod translate;
 
 pub use notice::{Notice, NoticeKind};
+pub use published::published;
 
 use entry::Action;
 use translate::Translated;

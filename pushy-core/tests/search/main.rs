@@ -1,0 +1,5 @@
+//! Tests of the search.
+
+mod cost;
+mod parse;
+mod sets;
