@@ -1,5 +1,6 @@
 //! Shared helpers of the cross-crate tests: HTTP, processes, PostgreSQL, waiting with a deadline.
 
+pub mod chef_stub;
 pub mod http;
 pub mod postgres;
 pub mod process;

@@ -69,8 +69,8 @@ pub enum WireError {
     /// The signed body makes no sense.
     #[error("{0}")]
     Body(#[from] DecodeError),
-    /// The timestamp lies outside the window (D-53).
-    #[error("the timestamp is {0} s away from this host's clock")]
+    /// The timestamp lies outside the window (D-53): so many seconds behind this host's clock, ahead when negative.
+    #[error("the timestamp is {} s away from this host's clock", .0.saturating_abs())]
     Skew(i64),
 }
 
@@ -325,7 +325,7 @@ pub fn open_from_node<'a>(
     check_from_node(&key.0, header, body)?;
     let message = FromNode::decode(body)?;
     let skew = skew(now, message.timestamp);
-    if skew >= i64::from(limits.max_skew) { Err(WireError::Skew(skew)) } else { Ok(message) }
+    if skew.saturating_abs() >= i64::from(limits.max_skew) { Err(WireError::Skew(skew)) } else { Ok(message) }
 }
 
 /// Opens the server's two frames on a node. A channel takes only its own method: the originals never send another, and
@@ -349,7 +349,7 @@ pub fn open_from_server(
     }
     let message = FromServer::decode(body)?;
     let skew = skew(now, message.timestamp);
-    if skew > i64::from(limits.max_skew) { Err(WireError::Skew(skew)) } else { Ok(message) }
+    if skew.saturating_abs() > i64::from(limits.max_skew) { Err(WireError::Skew(skew)) } else { Ok(message) }
 }
 
 fn check_size(limits: Limits, body: &[u8]) -> std::result::Result<(), WireError> {
@@ -359,7 +359,7 @@ fn check_size(limits: Limits, body: &[u8]) -> std::result::Result<(), WireError>
     Ok(())
 }
 
-/// The difference in whole seconds; a message carries whole seconds, so the clock is cut to them too.
+/// How far a stamp is behind, in whole seconds; a message carries whole seconds, so the clock is cut to them too.
 fn skew(now: Wall, then: Wall) -> i64 {
-    now.secs().saturating_sub(then.secs()).saturating_abs()
+    now.secs().saturating_sub(then.secs())
 }

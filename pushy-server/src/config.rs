@@ -12,9 +12,11 @@ use pushy_core::server::{OnRestart, ServerConfig};
 use pushy_core::time::Millis;
 use pushy_core::{Error, ErrorCode, Result};
 
+mod chef;
 mod reader;
 mod settings;
 
+pub use chef::ChefServer;
 use reader::Reader;
 pub use settings::{SETTINGS, Setting};
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub max_nodes: u32,
     /// Connections from one address; `None`: no limit.
     pub max_connections_per_address: Option<u32>,
+    /// The Chef server that knows who is who; `None`: the server's own directory does.
+    pub chef: Option<ChefServer>,
 }
 
 impl Config {
@@ -137,6 +141,7 @@ impl Config {
             max_nodes: r.integer("max_nodes", 1, 1_000_000, 5_000)?,
             max_connections_per_address: Some(r.integer("max_connections_per_address", 0, 1_000_000, 0)?)
                 .filter(|n| *n > 0),
+            chef: ChefServer::read(&mut r, dir)?,
         };
         r.finish()?;
         Ok(config)
@@ -274,6 +279,35 @@ mod tests {
         check_refused(
             "\nvalidate_client_node_name = 1",
             "server.toml:2: `validate_client_node_name` must be true or false",
+        );
+        check_refused(
+            "chef_client_key = \"c.pem\"",
+            "server.toml:1: `chef_client_key` needs `chef_server_url` beside it",
+        );
+        let chef = |more: &str| {
+            format!(
+                "chef_server_url = \"https://chef\"\nchef_client_name = \"p\"\nchef_client_key = \"p.pem\"\n{more}"
+            )
+        };
+        check_refused(
+            "chef_server_url = \"https://chef\"",
+            "server.toml:1: `chef_server_url` needs `chef_client_name` and `chef_client_key` beside it",
+        );
+        check_refused(
+            "chef_server_url = \"https://chef/organizations/acme\"",
+            "server.toml:1: `chef_server_url` is the root of the Chef server, without /organizations/ORG",
+        );
+        check_refused(
+            &chef("chef_organizations = false"),
+            "server.toml:4: `chef_organizations` needs `chef_organization = \"NAME\"` beside it",
+        );
+        check_refused(
+            &chef("chef_organization = \"acme\""),
+            "server.toml:4: `chef_organization` is only for `chef_organizations = false`",
+        );
+        check_refused(
+            &chef("chef_principal_cache = 6"),
+            "server.toml:4: `chef_principal_cache` must be seconds, at least 0 and at most 5",
         );
         check_refused("max_nodes = 5\nmax_nodes = 6", "server.toml:2: duplicate key");
     }

@@ -215,6 +215,13 @@ pub struct Directory {
     users: BTreeMap<String, Arc<Principal>>,
 }
 
+impl Principal {
+    /// Somebody with these keys, in PEM.
+    pub fn new(kind: Kind, name: String, pems: Vec<String>) -> Principal {
+        Principal { kind, name, keys: pems.into_iter().map(StoredKey::new).collect() }
+    }
+}
+
 impl Directory {
     /// An organization by name.
     pub fn org(&self, name: &str) -> Option<&Org> {
@@ -308,11 +315,7 @@ impl Directory {
 
     /// Gives a principal these keys in place of all it had; makes it if need be.
     pub(crate) fn put_key(&mut self, id: &PrincipalId, pems: Vec<String>) {
-        let principal = Arc::new(Principal {
-            kind: id.kind(),
-            name: id.name.clone(),
-            keys: pems.into_iter().map(StoredKey::new).collect(),
-        });
+        let principal = Arc::new(Principal::new(id.kind(), id.name.clone(), pems));
         match &id.org {
             None => {
                 self.users.insert(id.name.clone(), principal);

@@ -33,6 +33,8 @@ pub struct ConfigRequest {
     pub public_key: String,
     /// Whether the requester is the node itself.
     pub is_node: bool,
+    /// What the requester's program calls itself; may be empty.
+    pub client: String,
 }
 
 type Reply<T> = oneshot::Sender<T>;
@@ -53,18 +55,21 @@ pub enum Event {
         /// Where the answer goes.
         reply: Reply<Result<JobId>>,
     },
-    /// `GET node_states`.
-    NodeStates(OrgId, Reply<Vec<(NodeName, NodeState)>>),
-    /// `GET node_states/NODE`.
-    NodeState(NodeRef, Reply<NodeState>),
-    /// Nodes with a live state and jobs in memory.
-    Counts(Reply<(usize, Vec<JobId>)>),
-    /// Connections with a complete handshake: nodes, subscribers.
-    Connections(Reply<(usize, usize)>),
+    /// Somebody wants to know something of the machine or the connections.
+    Look(Look),
     /// A node was removed or has a new key.
     EndBindings(NodeRef, String),
     /// The store answers.
     Saved(Saved),
+}
+
+/// A question that is answered on the driver's task; should be short.
+pub struct Look(Box<dyn FnOnce(&Server, &Broker) + Send>);
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 /// How the rest of the program speaks with the driver.
@@ -108,12 +113,24 @@ impl Handle {
         self.ask(|reply| Event::StartJob { org, requester, job: Box::new(job), reply }).await?
     }
 
+    /// Looks at the machine and the connections.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Server, &Broker) -> T + Send + 'static,
+    ) -> Result<T> {
+        // Whoever asked may have gone away meanwhile: the answer goes into the void then.
+        self.ask(|reply| Event::Look(Look(Box::new(move |s, b| drop(reply.send(look(s, b))))))).await
+    }
+
     /// Every node of the organization with a live state.
     ///
     /// # Errors
     /// When the server is stopping.
     pub async fn node_states(&self, org: OrgId) -> Result<Vec<(NodeName, NodeState)>> {
-        self.ask(|reply| Event::NodeStates(org, reply)).await
+        self.look(move |server, _| server.node_states(&org)).await
     }
 
     /// One node, known or not.
@@ -121,7 +138,7 @@ impl Handle {
     /// # Errors
     /// When the server is stopping.
     pub async fn node_state(&self, node: NodeRef) -> Result<NodeState> {
-        self.ask(|reply| Event::NodeState(node, reply)).await
+        self.look(move |server, _| server.node_state(&node)).await
     }
 
     /// How many nodes have a live state, and the ids of jobs in memory.
@@ -129,7 +146,7 @@ impl Handle {
     /// # Errors
     /// When the server is stopping.
     pub async fn counts(&self) -> Result<(usize, Vec<JobId>)> {
-        self.ask(Event::Counts).await
+        self.look(|server, _| server.counts()).await
     }
 
     /// Connections with a complete handshake: nodes, subscribers.
@@ -137,7 +154,7 @@ impl Handle {
     /// # Errors
     /// When the server is stopping.
     pub async fn connections(&self) -> Result<(usize, usize)> {
-        self.ask(Event::Connections).await
+        self.look(|_, broker| broker.connections()).await
     }
 }
 
@@ -252,8 +269,12 @@ impl Driver {
         match event {
             Event::Config(ask, reply) => {
                 let request = self.expect(Waiting::Config(reply));
-                let ConfigRequest { node, org_name, key, public_key, is_node } = ask;
+                let ConfigRequest { node, org_name, key, public_key, is_node, client } = ask;
+                let at = node.clone();
                 self.handle(Input::FetchConfig { request, node, org_name, key, public_key, is_node });
+                if is_node {
+                    self.handle(Input::Described { node: at, client });
+                }
             }
             Event::StartJob { org, requester, job, reply } => {
                 let request = self.expect(Waiting::Job(reply));
@@ -265,18 +286,14 @@ impl Driver {
                 self.handle(Input::PersistFailed { ticket });
             }
             Event::EndBindings(node, why) => self.handle(Input::EndBindings { node, why }),
-            // Whoever asked may have gone away meanwhile: the four below answer into the void then.
-            Event::NodeStates(org, reply) => drop(reply.send(self.server.node_states(&org))),
-            Event::NodeState(node, reply) => drop(reply.send(self.server.node_state(&node))),
-            Event::Counts(reply) => drop(reply.send(self.server.counts())),
-            Event::Connections(reply) => drop(reply.send(self.broker.connections())),
+            Event::Look(Look(look)) => look(&self.server, &self.broker),
         }
     }
 
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Accept { conn } => self.broker.accept(conn),
-            Output::Refuse { conn } => self.broker.refuse(conn),
+            Output::Refuse { conn, .. } => self.broker.refuse(conn),
             Output::Send { conn, header, body } => self.broker.send(conn, header, body),
             Output::Publish { header, body } => self.broker.publish(header, body),
             Output::Close { conn } => self.broker.close(conn),

@@ -166,8 +166,14 @@ pub async fn run_with(
     ));
     let driver = Driver::new(server, broker, Arc::clone(&store), Arc::clone(&feeds));
     let mut driver = tokio::spawn(driver.run(events, from_nodes, until(stopped)));
+    let ends = handle.clone();
+    let on_gone = Box::new(move |node| {
+        ends.post(Event::EndBindings(node, "the Chef server does not know it any more".into()));
+    });
+    let principals =
+        Principals::start(config.chef.as_ref(), Arc::clone(&directory), &*store, on_gone).await?;
     let admin = Arc::new(admin::Admin {
-        directory: Arc::clone(&directory),
+        directory,
         store: Arc::clone(&store),
         driver: Some(handle.clone()),
         api_url: Some(config.api_url(ports.0.port())),
@@ -176,7 +182,8 @@ pub async fn run_with(
     let socket = config.dir.join(admin::SOCKET);
     let admin_task = tokio::spawn(admin.serve(admin_listener(&socket)?));
     let api = Arc::new(api::Api {
-        principals: Principals::Directory(directory),
+        principals,
+        only_org: config.chef.as_ref().and_then(|chef| chef.organization.clone()),
         store,
         driver: handle,
         feeds: Arc::clone(&feeds),

@@ -6,6 +6,15 @@ use crate::json::{Object, write};
 impl Job {
     /// The answer of `GET jobs/ID`: `nodes` first, by status and in the order asked for; `file` itself only on request.
     pub fn to_json(&self, include_file: bool) -> String {
+        self.whole(include_file, false)
+    }
+
+    /// The same with `detail=1` (decision 20): who started the job, and the quorum it has or had to reach.
+    pub fn to_detail_json(&self, include_file: bool) -> String {
+        self.whole(include_file, true)
+    }
+
+    fn whole(&self, include_file: bool, detail: bool) -> String {
         let mut nodes = Vec::with_capacity(32 + self.nodes.len() * 24);
         nodes.push(b'{');
         for status in NodeStatus::ALL {
@@ -27,6 +36,9 @@ impl Job {
         let mut object = Object::with_capacity(nodes.len() + 400);
         object.raw("nodes", &nodes);
         self.members(&mut object, include_file);
+        if detail {
+            object.member("requester", &self.requester).member("quorum", &self.quorum);
+        }
         object.end_text()
     }
 

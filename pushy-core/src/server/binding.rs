@@ -9,16 +9,13 @@ use crate::time::Millis;
 use crate::wire::SessionKey;
 
 use super::planted::PlantedBug;
-use super::tables::{Bound, Conn, Gated, NodeId, Queued, Switch, Timer, ToNode};
-use super::{Binding, ConnId, CurveKey, LogLevel, Output, Record, RequestId, Server};
+use super::tables::{Bound, Conn, Gated, NodeId, Queued, Timer, ToNode};
+use super::{Binding, ConnId, CurveKey, LogLevel, Output, Record, RefusedKey, RequestId, Server};
 
 /// So many superseded keys of a node are remembered, to name it when one knocks (decision 5).
 const SUPERSEDED: usize = 5;
 /// So many keys of a node may wait for their first handshake.
 const WAITING: usize = 4;
-/// So many keys taking over from each other within [`SWITCH_WINDOW`] are two agents (decision 49).
-const SWITCHES: usize = 3;
-const SWITCH_WINDOW: Millis = Millis::from_secs(600);
 const REFUSAL_LOG: Millis = Millis::from_secs(60);
 
 impl Server {
@@ -73,6 +70,7 @@ impl Server {
         let body = self.config_text(at, &org_name, &session, &requester)?;
         let id = self.intern_node(at);
         self.by_key.insert(key, id);
+        self.note_client_key(id, public_key);
         let (now, fetched_at) = (self.now.mono, self.now.wall);
         let Some(node) = self.nodes.get_mut(&id) else {
             return Err(Error::new(ErrorCode::Internal, "the node's entry is gone"));
@@ -149,7 +147,10 @@ impl Server {
         let owner = self.by_key.get(&key).copied();
         let node = owner.and_then(|id| Some((id, self.nodes.get_mut(&id)?)));
         let why = match node {
-            None => "the key was never announced by a configuration request".to_owned(),
+            None => {
+                let why = "the key was never announced by a configuration request";
+                (RefusedKey::Unknown, why.to_owned())
+            }
             Some((id, node)) => match node.keys.bound.iter().find(|b| b.key == key) {
                 Some(bound) if bound.stored => {
                     let accepted = Conn {
@@ -167,17 +168,19 @@ impl Server {
                     self.out.push_back(Queued::Ready(Output::Accept { conn }));
                     return;
                 }
-                Some(_) => "its configuration is not stored yet".to_owned(),
-                None => node
-                    .keys
-                    .superseded
-                    .iter()
-                    .rev()
-                    .find(|(old, _)| *old == key)
-                    .map_or_else(|| "its key is no longer bound".to_owned(), |(_, why)| why.clone()),
+                Some(_) => (RefusedKey::NotStored, "its configuration is not stored yet".to_owned()),
+                None => {
+                    let why = node.keys.superseded.iter().rev().find(|(old, _)| *old == key);
+                    let why = why.map_or("its key is no longer bound", |(_, why)| why);
+                    (RefusedKey::Superseded, why.to_owned())
+                }
             },
         };
-        self.out.push_back(Queued::Ready(Output::Refuse { conn }));
+        let (reason, why) = why;
+        self.out.push_back(Queued::Ready(Output::Refuse { conn, reason }));
+        if let (Some(id), RefusedKey::Superseded) = (owner, reason) {
+            self.note_old_key(id, &peer);
+        }
         self.log_refusal(owner, key, peer, &why);
     }
 
@@ -226,10 +229,11 @@ impl Server {
             let before: Vec<CurveKey> = others.map(|b| b.key).collect();
             self.bindings.record(Record::Binding(binding));
             for before in before {
-                self.note_switch(id, &peer);
+                self.note_takeover(id, key, before, &peer);
                 self.end_key(id, before, "another key of the node has taken over");
             }
         }
+        self.note_claim(id, conn, None);
         if let Some(old) = self.node_connected(id, conn) {
             self.close(old);
         }
@@ -249,25 +253,6 @@ impl Server {
             }
             self.bulk.push_back(super::Bulk::One(ix, id));
         }
-    }
-
-    /// Two agents that run as one node take the connection from each other without end (decision 49).
-    fn note_switch(&mut self, id: NodeId, new_peer: &str) {
-        let now = self.now.mono;
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        let old_peer = node.conn.and_then(|conn| self.conns.get(&conn)).map(|c| c.peer.clone());
-        let incarnation = node.incarnation.as_ref().map_or("unknown", |i| i.as_str());
-        let left = format!("{} (incarnation {incarnation})", old_peer.as_deref().unwrap_or("unknown"));
-        let switches = &mut node.keys.switches;
-        switches.retain(|switch| now - switch.at < SWITCH_WINDOW);
-        switches.push_back(Switch { at: now, left: left.clone() });
-        if switches.len() < SWITCHES {
-            return;
-        }
-        let other = switches.iter().rev().nth(1).map_or_else(String::new, |switch| switch.left.clone());
-        switches.clear();
-        let text = format!("two agents seem to run as this node: {left} and {other}; stop one of them");
-        self.log(LogLevel::Warn, Some(id), None, Some(new_peer.to_owned()), text);
     }
 
     /// A connection is gone.

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use crate::time::{Millis, Wall};
 
+use super::detail::NodeWarning;
+
 /// How a message relates to the handshake of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Freshness {
@@ -27,7 +29,13 @@ pub(super) struct Clocks {
     lags: VecDeque<i64>,
     /// Which of our own clock's steps the lags belong to.
     epoch: u32,
+    /// Messages in a row that were dropped for their stamp, and the smallest lag among them, in seconds.
+    refused: (u32, i64),
 }
+
+/// So many messages at least before a lag is a clock's and not the messages' age: more than the three that the original
+/// queues.
+const SURE: u32 = 4;
 
 impl Clocks {
     /// Takes note of a message and judges it. Monotonic time says how long ago the handshake was, so that a step of our
@@ -48,6 +56,7 @@ impl Clocks {
             self.lags.pop_front();
         }
         self.lags.push_back(lag);
+        self.refused = (0, 0);
         let smallest = self.lags.iter().copied().min().unwrap_or(lag);
         // A few messages may all be old: then a lag may be age as well as a clock that is behind.
         let offset = if self.lags.len() < 4 { smallest.min(0) } else { smallest };
@@ -60,6 +69,35 @@ impl Clocks {
         } else {
             Freshness::Unsure
         }
+    }
+
+    /// Takes note of a message that is dropped because its stamp is so many seconds behind our clock (ahead of it, when
+    /// negative).
+    pub(super) fn note_refused(&mut self, behind: i64) {
+        let (count, smallest) = self.refused;
+        let smallest =
+            if count > 0 && smallest.saturating_abs() < behind.saturating_abs() { smallest } else { behind };
+        self.refused = (count.saturating_add(1), smallest);
+    }
+
+    /// How many seconds the node's clock is ahead of ours; `None` before that can be told.
+    pub(super) fn offset(&self) -> Option<i64> {
+        // A stamp from the future cannot be old; one from the past may have waited.
+        let sure = |count: usize, behind: i64| count >= SURE as usize || (count > 0 && behind < 0);
+        match self.refused {
+            (0, _) => {
+                let seconds = self.lags.iter().copied().min()?.div_euclid(GRAIN);
+                sure(self.lags.len(), seconds).then(|| seconds.saturating_neg())
+            }
+            (count, behind) => sure(count as usize, behind).then(|| behind.saturating_neg()),
+        }
+    }
+
+    /// Says so when the clock is off by `tolerance` seconds or more.
+    pub(super) fn warning(&self, tolerance: i64) -> Option<NodeWarning> {
+        let seconds = self.offset()?;
+        let refused = self.refused.0 > 0;
+        (seconds.saturating_abs() >= tolerance).then_some(NodeWarning::ClockOff { seconds, refused })
     }
 }
 

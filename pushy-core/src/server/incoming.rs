@@ -4,7 +4,7 @@ use crate::ids::{IncarnationId, JobId};
 use crate::job::NodeStatus;
 use crate::message::{Captured, JobRef, JobState, NodeMessage};
 use crate::time::Millis;
-use crate::wire::{self, Limits};
+use crate::wire::{self, Limits, WireError};
 
 use super::freshness::Freshness;
 use super::job_state::{self, Claim, Phase, Resync, Said};
@@ -31,7 +31,14 @@ impl Server {
         let limits = Limits { max_body: self.config.max_body_size, max_skew: self.config.max_message_skew };
         let said = match wire::open_from_node(&from.session, limits, self.now.wall, header, body) {
             Ok(said) => said,
-            Err(error) => return self.drop_message(id, conn, &error.to_string()),
+            Err(error) => {
+                if let (WireError::Skew(behind), Some(node)) = (&error, self.nodes.get_mut(&id)) {
+                    // Signed with the node's own key, so it is the node's own word about its clock.
+                    node.clocks.note_refused(*behind);
+                    self.note_clock(id);
+                }
+                return self.drop_message(id, conn, &error.to_string());
+            }
         };
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if *said.node != *node.at.node.as_str() || *said.org != *from.org_name.as_str() {
@@ -57,6 +64,13 @@ impl Server {
             freshness = Freshness::Fresh;
         }
         self.node_lives(id);
+        self.note_clock(id);
+        if !known && incarnation.is_some() && matches!(message, NodeMessage::Heartbeat { .. }) {
+            let process = self.nodes.get(&id).and_then(|node| node.incarnation.as_ref());
+            if !greeted || process != incarnation.as_ref() {
+                self.note_claim(id, conn, incarnation.clone());
+            }
+        }
         self.greet(id, greeted, incarnation, &message, known);
         self.message(id, conn, message, freshness);
     }

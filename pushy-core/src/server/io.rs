@@ -99,6 +99,13 @@ pub enum Input {
         /// binding (D-09).
         is_node: bool,
     },
+    /// What a node's program calls itself (`User-Agent` of its configuration request), for [`super::NodeDetail`].
+    Described {
+        /// The node, which is authenticated.
+        node: NodeRef,
+        /// Its words; shortened and cleaned by the machine.
+        client: String,
+    },
     /// A peer proved that it owns `key`; the handshake waits for [`Output::Accept`] or [`Output::Refuse`].
     Handshake {
         /// The connection.
@@ -170,6 +177,8 @@ pub enum Output {
     Refuse {
         /// The connection.
         conn: ConnId,
+        /// Why, for whoever counts.
+        reason: RefusedKey,
     },
     /// Send two frames on the command port.
     Send {
@@ -242,6 +251,28 @@ pub enum Output {
     },
     /// A line for the log. Never holds a secret; names are escaped by the program.
     Log(LogEntry),
+}
+
+/// Why a handshake is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusedKey {
+    /// No configuration request has announced the key.
+    Unknown,
+    /// The store does not have its binding yet.
+    NotStored,
+    /// Its node has another one, or none, now.
+    Superseded,
+}
+
+impl RefusedKey {
+    /// A short name for programs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RefusedKey::Unknown => "unknown_key",
+            RefusedKey::NotStored => "key_not_stored",
+            RefusedKey::Superseded => "superseded_key",
+        }
+    }
 }
 
 /// How much a log line matters.

@@ -22,6 +22,7 @@ use crate::time::{Deadlines, Millis, Now, Wall};
 use crate::wire::RsaSigner;
 
 mod binding;
+mod detail;
 mod freshness;
 mod gate;
 mod heartbeat;
@@ -37,11 +38,13 @@ pub mod record;
 mod restore;
 mod store;
 mod tables;
+mod trouble;
 
 pub use crate::curve_key::CurveKey;
+pub use detail::{Claimant, NodeCounts, NodeDetail, NodeWarning};
 pub use io::{
-    ConnId, Input, LogEntry, LogLevel, NodeState, OnRestart, Output, Random, RequestId, ServerConfig,
-    ServerKeys, Ticket,
+    ConnId, Input, LogEntry, LogLevel, NodeState, OnRestart, Output, Random, RefusedKey, RequestId,
+    ServerConfig, ServerKeys, Ticket,
 };
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
@@ -174,6 +177,7 @@ impl Server {
             Input::FetchConfig { request, node, org_name, key, public_key, is_node } => {
                 self.fetch_config(request, node, org_name, key, &public_key, is_node);
             }
+            Input::Described { node, client } => self.described(&node, &client),
             Input::Handshake { conn, key, peer } => self.handshake(conn, key, peer),
             Input::Opened { conn } => self.opened(conn),
             Input::Closed { conn } => self.closed(conn),

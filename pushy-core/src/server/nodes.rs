@@ -114,8 +114,29 @@ impl Server {
                 NodeStep::Down => self.node_down(id),
             }
         }
+        self.note_availability(id);
         if rule.to == NodePhase::Absent {
             self.prune_node(id);
+        }
+    }
+
+    /// Remembers since when the node is available, or is not.
+    fn note_availability(&mut self, id: NodeId) {
+        let now = self.now.mono;
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let available = node.is_available();
+        if std::mem::replace(&mut node.was_available, available) != available || node.turned.is_none() {
+            node.turned = Some(now);
+        }
+    }
+
+    /// What the node's program calls itself.
+    pub(super) fn described(&mut self, at: &NodeRef, client: &str) {
+        let Some(node) = self.find_node(at).and_then(|id| self.nodes.get_mut(&id)) else { return };
+        let clean: String = client.chars().filter(|c| (' '..='~').contains(c)).take(80).collect();
+        let clean = clean.trim();
+        if node.client.as_deref().unwrap_or_default() != clean {
+            node.client = (!clean.is_empty()).then(|| clean.into());
         }
     }
 
@@ -153,8 +174,10 @@ impl Server {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         // The deadline itself is moved when it comes due: most messages cost nothing here.
         node.life = self.now.mono;
+        node.heard = Some(self.now.mono);
         if std::mem::take(&mut node.silent) {
             self.timers.set(Timer::Life(id), self.now.mono + patience);
+            self.note_availability(id);
         }
     }
 
@@ -196,6 +219,7 @@ impl Server {
         if node.phase != NodePhase::Absent {
             self.timers.set(Timer::Life(id), self.now.mono + patience);
         }
+        self.note_availability(id);
         old.filter(|old| *old != conn)
     }
 
@@ -209,6 +233,8 @@ impl Server {
         node.conn = None;
         self.views += 1;
         node.life = self.now.mono;
+        self.note_availability(id);
+        let Some(node) = self.nodes.get(&id) else { return };
         if node.phase == NodePhase::Absent {
             self.prune_node(id);
         } else {

@@ -14,6 +14,7 @@ use super::freshness::{Clocks, Seen};
 use super::gate::Gate;
 use super::job_state::Phase;
 use super::node_state::NodePhase;
+use super::trouble::Trouble;
 use super::{ConnId, CurveKey, Output, RequestId};
 
 /// A node's number within this run of the server; never used twice.
@@ -62,6 +63,16 @@ pub(super) struct Node {
     pub(super) conns: BTreeSet<ConnId>,
     /// When it was last heard or lost its connection.
     pub(super) life: Millis,
+    /// When its last valid message came.
+    pub(super) heard: Option<Millis>,
+    /// When it last became available, or ceased to be.
+    pub(super) turned: Option<Millis>,
+    /// Whether it was available then.
+    pub(super) was_available: bool,
+    /// What fetches its configuration, in its own words.
+    pub(super) client: Option<Box<str>>,
+    /// There is none until somebody has spoken for the node.
+    pub(super) trouble: Option<Box<Trouble>>,
     /// Sequence of the last message to it.
     pub(super) sequence: u64,
     /// Jobs in memory that name it.
@@ -82,6 +93,11 @@ impl Node {
             conn: None,
             conns: BTreeSet::new(),
             life: Millis(0),
+            heard: None,
+            turned: None,
+            was_available: false,
+            client: None,
+            trouble: None,
             sequence: 0,
             jobs: BTreeSet::new(),
             keys: NodeKeys::default(),
@@ -105,8 +121,6 @@ pub(super) struct NodeKeys {
     pub(super) superseded: VecDeque<(CurveKey, String)>,
     /// When a configuration was last fetched.
     pub(super) fetched: Millis,
-    /// When keys have taken over from each other lately.
-    pub(super) switches: VecDeque<Switch>,
 }
 
 /// One binding (decision 6).
@@ -118,13 +132,6 @@ pub(super) struct Bound {
     pub(super) active: bool,
     /// Whether the store has it: only then may it shake hands.
     pub(super) stored: bool,
-}
-
-/// One key of a node taking over from another (decision 49).
-pub(super) struct Switch {
-    pub(super) at: Millis,
-    /// Address and process of the one that lost.
-    pub(super) left: String,
 }
 
 /// One accepted connection. It speaks for one node, with one key (decision 6).

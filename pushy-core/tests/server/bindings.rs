@@ -104,7 +104,7 @@ fn who_is_not_the_node_makes_no_binding() {
     assert_eq!(bindings(&lab), before);
     let conn = lab.next_conn();
     lab.handle(Input::Handshake { conn, key, peer: "10.0.0.9:1".into() });
-    assert!(lab.outputs.contains(&Output::Refuse { conn }));
+    assert!(lab.outputs.iter().any(|o| matches!(o, Output::Refuse { conn: c, .. } if *c == conn)));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_second_key_takes_over_with_its_first_handshake() {
     assert!(lab.outputs.contains(&Output::Close { conn: old.conn.unwrap() }));
     let conn = lab.next_conn();
     lab.handle(Input::Handshake { conn, key: old.key, peer: "10.0.0.1:2".into() });
-    assert!(lab.outputs.contains(&Output::Refuse { conn }));
+    assert!(lab.outputs.iter().any(|o| matches!(o, Output::Refuse { conn: c, .. } if *c == conn)));
     let line = lab.logs().iter().find(|l| l.text.contains("is refused")).map(|l| (*l).clone()).unwrap();
     assert_eq!(line.node, Some(name("a")), "a key once bound is known");
     assert!(line.text.contains("another key of the node has taken over"), "{}", line.text);
@@ -157,7 +157,7 @@ fn refusals_are_logged_once_a_minute() {
         let conn = lab.next_conn();
         lab.clear();
         lab.handle(Input::Handshake { conn, key: CurveKey([key; 32]), peer: peer.into() });
-        assert!(lab.outputs.contains(&Output::Refuse { conn }));
+        assert!(lab.outputs.iter().any(|o| matches!(o, Output::Refuse { conn: c, .. } if *c == conn)));
         lab.logs().len()
     };
     assert_eq!(knock(&mut lab, 1, "10.0.0.1:1"), 1);

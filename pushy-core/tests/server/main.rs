@@ -9,3 +9,4 @@ mod lab;
 mod no_panic;
 mod nodes;
 mod resync;
+mod trouble;

@@ -74,7 +74,7 @@ fn input(random: &mut ChaCha8Rng) -> Input {
         7 => Input::Persisted { ticket: Ticket(u64::from(random.next_u32() % 64)) },
         8 => Input::PersistFailed { ticket: Ticket(u64::from(random.next_u32() % 64)) },
         9 => Input::EndBindings { node, why: String::new() },
-        _ => Input::Tick,
+        _ => Input::Described { node, client: String::from_utf8_lossy(&bytes(random, 120)).into_owned() },
     }
 }
 
@@ -115,6 +115,11 @@ fn any_inputs_in_any_order() {
                 }
             }
             lab.clear();
+            if random.next_u32() % 16 == 0 {
+                let told =
+                    (lab.server.node_details(&org()), lab.server.node_warnings(9), lab.server.node_counts());
+                assert!(told.0.len() >= told.1.len(), "seed {seed}: {told:?}");
+            }
         }
         // A node that behaves still gets its job.
         lab.set_disk(Disk::Keeps);

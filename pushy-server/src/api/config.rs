@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{Response, StatusCode};
+use axum::http::{Response, StatusCode, header};
 use pushy_core::ids::{NodeName, NodeRef};
 use pushy_core::server::CurveKey;
 
@@ -40,7 +40,14 @@ pub(super) async fn get(
         key,
         public_key: caller.public_key,
         is_node: itself,
+        client: client_text(parts),
     };
     let body = api.driver.config(request).await.map_err(|e| Failure::Unavailable(e.message().to_owned()))?;
     Ok(json_response(StatusCode::OK, body))
+}
+
+/// What the program at the other end calls itself.
+fn client_text(parts: &Parts) -> String {
+    let text = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    text.unwrap_or_default().to_owned()
 }

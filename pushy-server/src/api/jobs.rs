@@ -10,7 +10,7 @@ use pushy_core::job::JobRequest;
 use super::auth::Caller;
 use super::error::Failure;
 use super::negotiate;
-use super::{Api, json_response, query};
+use super::{Api, json_response, query, wants_detail};
 
 /// What a list shows in place of a value of `env` (decision 43).
 const MASK: &str = "***";
@@ -37,7 +37,11 @@ pub(super) async fn post(
     })?;
     tracing::info!(job = id.as_str(), org = org.name.as_str(), user = ?name, ?command, nodes, "job started");
     let base = negotiate::base_uri(&parts.headers, api.scheme, &api.authority);
-    let uri = format!("{base}/organizations/{}/pushy/jobs/{id}", org.name);
+    let uri = if super::names_org(parts.uri.path()) {
+        format!("{base}/organizations/{}/pushy/jobs/{id}", org.name)
+    } else {
+        format!("{base}/pushy/jobs/{id}")
+    };
     let mut response = json_response(StatusCode::CREATED, serde_json::json!({ "uri": uri }).to_string());
     if let Ok(location) = HeaderValue::from_str(&uri) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -72,7 +76,8 @@ pub(super) async fn get(
     let id = JobId::new(id).map_err(|_| Failure::NotFound)?;
     let job = api.store.job(&caller.org.id, &id).await.map_err(unreadable)?.ok_or(Failure::NotFound)?;
     let include_file = parts.uri.query().is_some() && query(parts, "include_file").as_deref() == Some("true");
-    Ok(json_response(StatusCode::OK, job.to_json(include_file)))
+    let text = if wants_detail(parts) { job.to_detail_json(include_file) } else { job.to_json(include_file) };
+    Ok(json_response(StatusCode::OK, text))
 }
 
 pub(super) async fn output(

@@ -2,6 +2,7 @@
 
 mod auth;
 mod config;
+pub(crate) mod detail;
 mod error;
 mod feeds;
 mod jobs;
@@ -17,6 +18,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+use pushy_core::ids::OrgName;
 
 use crate::driver::Handle;
 use crate::feeds::Hub;
@@ -35,6 +37,8 @@ pub struct Api {
     pub principals: Principals,
     /// Jobs and output.
     pub store: Arc<dyn Store>,
+    /// The organization whose paths may leave it out (decision 33).
+    pub only_org: Option<OrgName>,
     /// The machine.
     pub driver: Handle,
     /// What happens to jobs.
@@ -63,16 +67,27 @@ enum Resource<'a> {
     JobFeed { org: &'a str, id: &'a str },
 }
 
+/// Whether a path begins with an organization.
+fn names_org(path: &str) -> bool {
+    path.trim_start_matches('/').starts_with("organizations/")
+}
+
 impl<'a> Resource<'a> {
-    fn of(path: &'a str) -> Option<Resource<'a>> {
+    /// `only_org`: the organization of a path that names none.
+    fn of(path: &'a str, only_org: Option<&'a str>) -> Option<Resource<'a>> {
         let mut segments = [""; 8];
         let mut count = 0;
+        if let Some(org) = only_org.filter(|_| !names_org(path)) {
+            (segments[0], segments[1], count) = ("organizations", org, 2);
+        }
         for segment in path.split('/').filter(|s| !s.is_empty()) {
             *segments.get_mut(count)? = segment;
             count += 1;
         }
         Some(match segments[..count] {
-            ["pushy", "_status"] => Resource::Status,
+            ["pushy", "_status"] | ["organizations", _, "pushy", "_status"] if !names_org(path) => {
+                Resource::Status
+            }
             ["organizations", org, "pushy", "config", node] => Resource::Config { org, node },
             ["organizations", org, "pushy", "jobs"] => Resource::Jobs { org },
             ["organizations", org, "pushy", "jobs", id] => Resource::Job { org, id },
@@ -142,7 +157,8 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
 }
 
 async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, Failure> {
-    let resource = Resource::of(parts.uri.path()).ok_or(Failure::NotFound)?;
+    let resource = Resource::of(parts.uri.path(), api.only_org.as_ref().map(OrgName::as_str))
+        .ok_or(Failure::NotFound)?;
     let post = match (&parts.method, resource) {
         (&Method::GET, _) => false,
         (&Method::POST, Resource::Jobs { .. }) => true,
@@ -197,6 +213,11 @@ fn query(parts: &Parts, name: &str) -> Option<String> {
     pairs.0.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
+/// Whether the extra members are asked for (decision 20).
+fn wants_detail(parts: &Parts) -> bool {
+    parts.uri.query().is_some() && query(parts, "detail").as_deref() == Some("1")
+}
+
 fn json_response(status: StatusCode, body: String) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
@@ -210,8 +231,9 @@ mod tests {
 
     #[test]
     fn paths() {
-        let check =
-            |path: &str, expected: Option<Resource<'_>>| assert_eq!(Resource::of(path), expected, "{path}");
+        let check = |path: &str, expected: Option<Resource<'_>>| {
+            assert_eq!(Resource::of(path, None), expected, "{path}")
+        };
         check("/pushy/_status", Some(Resource::Status));
         check("//pushy/_status/", Some(Resource::Status));
         check("/organizations/a/pushy/config", None);
@@ -229,5 +251,16 @@ mod tests {
         check("/organizations/a/pushy/node_states/n", Some(Resource::NodeState { org: "a", node: "n" }));
         check("/organizations//pushy/jobs", None);
         check("/", None);
+        check("/pushy/jobs", None);
+        check("/organizations/a/pushy/_status", None);
+        let check = |path: &str, expected: Option<Resource<'_>>| {
+            assert_eq!(Resource::of(path, Some("a")), expected, "{path}");
+        };
+        check("/pushy/_status", Some(Resource::Status));
+        check("//pushy//jobs/", Some(Resource::Jobs { org: "a" }));
+        check("/pushy/config/n", Some(Resource::Config { org: "a", node: "n" }));
+        check("/organizations/b/pushy/jobs", Some(Resource::Jobs { org: "b" }));
+        check("/organizations/a/pushy/_status", None);
+        check("/organizations/jobs", None);
     }
 }

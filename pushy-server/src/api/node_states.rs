@@ -10,11 +10,17 @@ use serde_json::{Value, json};
 use super::auth::Caller;
 use super::error::Failure;
 use super::negotiate;
-use super::{Api, json_response};
+use super::{Api, detail, json_response, wants_detail};
 
 pub(super) async fn list(api: &Api, parts: &Parts, caller: Caller) -> Result<Response<Body>, Failure> {
     caller.may_read(api).await?;
     negotiate::acceptable(&parts.headers, "application", "json")?;
+    if wants_detail(parts) {
+        let org = caller.org.id;
+        let details = api.driver.look(move |server, _| server.node_details(&org)).await.map_err(stopping)?;
+        let list: Vec<Value> = details.iter().map(detail::node).collect();
+        return Ok(json_response(StatusCode::OK, Value::from(list).to_string()));
+    }
     let states = api.driver.node_states(caller.org.id).await.map_err(stopping)?;
     let list: Vec<Value> = states
         .iter()
@@ -32,6 +38,11 @@ pub(super) async fn get(
     caller.may_read(api).await?;
     negotiate::acceptable(&parts.headers, "application", "json")?;
     let state = match NodeName::new(node) {
+        Ok(name) if wants_detail(parts) => {
+            let at = NodeRef { org: caller.org.id, node: name };
+            let found = api.driver.look(move |server, _| server.node_detail(&at)).await.map_err(stopping)?;
+            return Ok(json_response(StatusCode::OK, detail::node(&found).to_string()));
+        }
         Ok(name) => {
             api.driver.node_state(NodeRef { org: caller.org.id, node: name }).await.map_err(stopping)?
         }
@@ -43,7 +54,7 @@ pub(super) async fn get(
     Ok(json_response(StatusCode::OK, body.to_string()))
 }
 
-fn availability(state: NodeState) -> &'static str {
+pub(super) fn availability(state: NodeState) -> &'static str {
     if state.available { "available" } else { "unavailable" }
 }
 

@@ -1,6 +1,7 @@
 //! Reading `server.toml`: values of the wanted kind, errors that name line, setting and remedy.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use pushy_core::time::Millis;
 use pushy_core::{Error, ErrorCode, Result};
@@ -77,15 +78,34 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn duration(&mut self, name: &'static str, default_ms: u64) -> Result<Millis> {
-        let given = self.take(name, "seconds, at least 0.01 and at most 86400", |v| {
+        let seconds = self.number(name, 0.01, 86_400.0)?;
+        Ok(seconds.map_or(Millis(default_ms), |secs| Millis((secs * 1000.0).round() as u64)))
+    }
+
+    pub(super) fn seconds(
+        &mut self,
+        name: &'static str,
+        least: f64,
+        most: f64,
+        default: f64,
+    ) -> Result<Duration> {
+        Ok(Duration::from_secs_f64(self.number(name, least, most)?.unwrap_or(default)))
+    }
+
+    fn number(&mut self, name: &'static str, least: f64, most: f64) -> Result<Option<f64>> {
+        self.take(name, &format!("seconds, at least {least} and at most {most}"), |v| {
             let secs: f64 = match v {
                 DeValue::Integer(n) => n.to_string().parse().ok()?,
                 DeValue::Float(n) => n.as_str().parse().ok()?,
                 _ => return None,
             };
-            (0.01..=86_400.0).contains(&secs).then_some(Millis((secs * 1000.0).round() as u64))
-        })?;
-        Ok(given.unwrap_or(Millis(default_ms)))
+            (least..=most).contains(&secs).then_some(secs)
+        })
+    }
+
+    /// Whether the file sets it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.table.get(name).is_some()
     }
 
     pub(super) fn integer(&mut self, name: &'static str, least: u32, most: u32, default: u32) -> Result<u32> {

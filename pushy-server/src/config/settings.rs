@@ -113,4 +113,50 @@ pub const SETTINGS: &[Setting] = &[
         default: "0",
         help: "connections taken from one network address on each node port; 0: no limit",
     },
+    Setting {
+        name: "chef_server_url",
+        default: "",
+        help: "root of a Chef Infra Server that knows users, clients, organizations and groups, e.g. \"https://chef.example.com\"; without it this server's own directory does",
+    },
+    Setting {
+        name: "chef_client_name",
+        default: "",
+        help: "user or client of the Chef server that questions are signed as; one that may read the groups is enough",
+    },
+    Setting { name: "chef_client_key", default: "", help: "PEM file: private key of chef_client_name" },
+    Setting {
+        name: "chef_organizations",
+        default: "true",
+        help: "whether the Chef server has organizations in its URLs; false for goiardi: needs chef_organization",
+    },
+    Setting {
+        name: "chef_organization",
+        default: "",
+        help: "name of the one organization in front of a Chef server without organizations; its groups are kept by this server",
+    },
+    Setting {
+        name: "chef_ca_file",
+        default: "",
+        help: "PEM file: CAs that the Chef server's certificate is checked against; default: the system's",
+    },
+    Setting {
+        name: "chef_verify",
+        default: "true",
+        help: "whether the Chef server's certificate is checked; false is for trying things out",
+    },
+    Setting {
+        name: "chef_timeout",
+        default: "5.0",
+        help: "seconds that one question to the Chef server may take",
+    },
+    Setting {
+        name: "chef_principal_cache",
+        default: "5.0",
+        help: "seconds, at most 5, that a key or a membership is believed after it was asked for",
+    },
+    Setting {
+        name: "chef_group_cache",
+        default: "15.0",
+        help: "seconds, at most 15, that a group's members are believed after they were asked for",
+    },
 ];

@@ -3,12 +3,22 @@
 //! Either the server's own directory, which answers from memory, or a Chef Infra Server (3.2), which is asked over HTTP.
 //! The REST API knows this module only; what a rule means (3.3) is decided by the source, which knows its groups.
 
+mod answers;
+mod ask;
+mod cache;
+mod chef;
+
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use pushy_core::auth::AuthError;
 use pushy_core::ids::{OrgId, OrgName};
 
-use crate::directory::{Directory, Kind, Principal};
+pub use cache::{Clock, system_clock};
+pub use chef::{Chef, OnGone};
+
+use crate::config::ChefServer;
+use crate::directory::{Change, Directory, Kind, Principal};
+use crate::store::Store;
 
 /// An organization: its name in paths, its GUID in tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +71,8 @@ impl From<AuthError> for Unanswered {
 pub enum Principals {
     /// The server itself.
     Directory(Arc<RwLock<Directory>>),
+    /// A Chef server.
+    Chef(Arc<Chef>),
 }
 
 fn read(directory: &RwLock<Directory>) -> RwLockReadGuard<'_, Directory> {
@@ -69,6 +81,38 @@ fn read(directory: &RwLock<Directory>) -> RwLockReadGuard<'_, Directory> {
 }
 
 impl Principals {
+    /// The source that the settings name. An organization that only the settings know is stored.
+    ///
+    /// # Errors
+    /// When the Chef server's settings cannot be used, or the store fails.
+    pub async fn start(
+        chef: Option<&ChefServer>,
+        directory: Arc<RwLock<Directory>>,
+        store: &dyn Store,
+        on_gone: OnGone,
+    ) -> pushy_core::Result<Principals> {
+        let Some(chef) = chef else { return Ok(Principals::Directory(directory)) };
+        let source = match &chef.organization {
+            None => Chef::with_organizations(chef, system_clock(), on_gone)?,
+            Some(name) => {
+                let known = read(&directory).org(name.as_str()).map(|org| org.id.clone());
+                let id = match known {
+                    Some(id) => id,
+                    None => {
+                        let id = OrgId::generate(&mut rand_core::OsRng);
+                        let change = Change::AddOrg { name: name.clone(), id: id.clone() };
+                        store.change_directory(vec![change.clone()]).await?;
+                        directory.write().unwrap_or_else(PoisonError::into_inner).apply(change);
+                        id
+                    }
+                };
+                let org = OrgRef { name: name.clone(), id };
+                Chef::without_organizations(chef, (org, directory), system_clock(), on_gone)?
+            }
+        };
+        Ok(Principals::Chef(Arc::new(source)))
+    }
+
     /// Who may have signed as `name` in an organization.
     ///
     /// # Errors
@@ -86,6 +130,7 @@ impl Principals {
                 let members = all.into_iter().filter(|(_, member)| *member).map(|(who, _)| who).collect();
                 Ok(Found { org, known, members })
             }
+            Principals::Chef(chef) => chef.look_up(org, name).await,
         }
     }
 
@@ -107,6 +152,7 @@ impl Principals {
                     Action::Write => org.may_write(kind, name),
                 }))
             }
+            Principals::Chef(chef) => chef.allows(org, kind, name, action).await,
         }
     }
 
@@ -124,6 +170,7 @@ impl Principals {
                 let theirs = directory.orgs().filter(|(_, org)| org.users.contains(name) && wanted(&org.id));
                 theirs.map(|(_, org)| (org.id.clone(), Arc::clone(user))).collect()
             }
+            Principals::Chef(chef) => chef.organizations_of_user(name, wanted).await,
         }
     }
 }

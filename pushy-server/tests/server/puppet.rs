@@ -21,7 +21,7 @@ pub(crate) struct Puppet {
     curve: Arc<CurveSecret>,
     config: NodeConfig,
     session: SessionKey,
-    identity: NodeIdentity,
+    pub(crate) identity: NodeIdentity,
 }
 
 /// A connection to the command port.
@@ -31,6 +31,8 @@ pub(crate) struct Line {
     session: SessionKey,
     identity: NodeIdentity,
     sequence: u64,
+    /// Its clock against the server's, in seconds.
+    pub(crate) clock: i64,
     happened: VecDeque<Event>,
 }
 
@@ -85,7 +87,8 @@ impl Puppet {
         let limits = Limits { max_body: 65_536, ping: None };
         let peer = Peer::new(role, limits, Millis(0), &mut rand_core::OsRng);
         let (session, identity) = (self.session.clone(), self.identity.clone());
-        let mut line = Line { stream, peer, session, identity, sequence: 0, happened: VecDeque::new() };
+        let mut line =
+            Line { stream, peer, session, identity, sequence: 0, clock: 0, happened: VecDeque::new() };
         let opened = tokio::time::timeout(std::time::Duration::from_millis(500), line.event()).await;
         match opened {
             Ok(Some(Event::Opened)) => Ok(line),
@@ -138,7 +141,8 @@ impl Line {
     pub(crate) async fn say(&mut self, message: NodeMessage) {
         self.sequence += 1;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-        let body = message.encode(&self.identity, self.sequence, Wall::from_secs(now.as_secs() as i64));
+        let at = Wall::from_secs(now.as_secs() as i64 + self.clock);
+        let body = message.encode(&self.identity, self.sequence, at);
         self.peer.send(&hmac_header(&self.session.0, &body), &body).expect("an open line");
         self.flush().await;
     }
