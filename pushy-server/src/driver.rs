@@ -64,7 +64,9 @@ pub enum Event {
 }
 
 /// A question that is answered on the driver's task; should be short.
-pub struct Look(Box<dyn FnOnce(&Server, &Broker) + Send>);
+pub struct Look(Box<Glance>);
+
+type Glance = dyn FnOnce(&Server, &Broker) + Send;
 
 impl std::fmt::Debug for Look {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

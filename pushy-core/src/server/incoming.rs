@@ -65,7 +65,7 @@ impl Server {
         }
         self.node_lives(id);
         self.note_clock(id);
-        if !known && incarnation.is_some() && matches!(message, NodeMessage::Heartbeat { .. }) {
+        if incarnation.is_some() && matches!(message, NodeMessage::Heartbeat { .. }) {
             let process = self.nodes.get(&id).and_then(|node| node.incarnation.as_ref());
             if !greeted || process != incarnation.as_ref() {
                 self.note_claim(id, conn, incarnation.clone());
