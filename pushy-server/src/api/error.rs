@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     Slow,
     /// The body of a job request is refused (2.5).
     InvalidJob(InvalidJob),
+    /// A query parameter cannot be used; says which and what it may be (400).
+    BadQuery(String),
     /// A configuration request without a key (400).
     MissingKey,
     /// The key of a configuration request cannot be used (401).
@@ -67,6 +69,7 @@ impl Failure {
             ),
             Failure::Slow => text(StatusCode::REQUEST_TIMEOUT, "request timeout"),
             Failure::InvalidJob(why) => return super::json_response(StatusCode::BAD_REQUEST, why.body()),
+            Failure::BadQuery(why) => text(StatusCode::BAD_REQUEST, &why),
             Failure::MissingKey => text(StatusCode::BAD_REQUEST, "Missing ccpk"),
             Failure::BadKey => text(StatusCode::UNAUTHORIZED, "Bad ccpk"),
             Failure::NotItself => text(StatusCode::FORBIDDEN, "Client and node name must match"),

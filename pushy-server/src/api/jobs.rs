@@ -5,15 +5,18 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use pushy_core::ErrorCode;
 use pushy_core::ids::{JobId, NodeName};
-use pushy_core::job::JobRequest;
+use pushy_core::job::{JobRequest, JobStatus};
 
 use super::auth::Caller;
 use super::error::Failure;
 use super::negotiate;
 use super::{Api, json_response, query, wants_detail};
+use crate::store::JobFilter;
 
 /// What a list shows in place of a value of `env` (decision 43).
 const MASK: &str = "***";
+/// A list that is asked for in pages has at most so many jobs on each.
+const MAX_LIMIT: u32 = 10_000;
 
 pub(super) fn parse(body: &[u8]) -> Result<JobRequest, Failure> {
     JobRequest::from_json(body).map_err(Failure::InvalidJob)
@@ -52,7 +55,9 @@ pub(super) async fn post(
 pub(super) async fn list(api: &Api, parts: &Parts, caller: Caller) -> Result<Response<Body>, Failure> {
     caller.may_read(api).await?;
     negotiate::acceptable(&parts.headers, "application", "json")?;
-    let mut jobs = api.store.jobs(&caller.org.id).await.map_err(unreadable)?;
+    let filter = filter(parts)?;
+    let jobs = api.store.jobs(&caller.org.id, filter).await.map_err(unreadable)?;
+    let mut jobs = jobs.ok_or_else(|| Failure::BadQuery("before: there is no such job".into()))?;
     let mut list = String::with_capacity(2 + 256 * jobs.len());
     for job in &mut jobs {
         for (_, value) in job.options.env.iter_mut().flatten() {
@@ -63,6 +68,38 @@ pub(super) async fn list(api: &Api, parts: &Parts, caller: Caller) -> Result<Res
     }
     list.push_str(if list.is_empty() { "[]" } else { "]" });
     Ok(json_response(StatusCode::OK, list))
+}
+
+/// The parameters of a list; without any of them it is that of 2.4.4.
+fn filter(parts: &Parts) -> Result<JobFilter, Failure> {
+    if parts.uri.query().is_none() {
+        return Ok(JobFilter::default());
+    }
+    let bad = |text: String| Failure::BadQuery(text);
+    let limit = match query(parts, "limit") {
+        Some(text) => match text.parse() {
+            Ok(limit @ 1..=MAX_LIMIT) => Some(limit),
+            _ => return Err(bad(format!("limit: must be a number from 1 to {MAX_LIMIT}"))),
+        },
+        None => None,
+    };
+    let before = query(parts, "before").map(|id| JobId::new(&id)).transpose();
+    let status = match query(parts, "status") {
+        Some(text) => Some(JobStatus::from_text(&text).ok_or_else(|| {
+            let known: Vec<&str> = JobStatus::ALL.iter().map(|status| status.as_str()).collect();
+            bad(format!("status: must be one of {}", known.join(", ")))
+        })?),
+        None => None,
+    };
+    let node = query(parts, "node").map(|name| NodeName::new(&name)).transpose();
+    Ok(JobFilter {
+        limit,
+        before: before.map_err(|_| bad("before: must be a job ID of 32 hexadecimal digits".into()))?,
+        status,
+        command: query(parts, "command"),
+        user: query(parts, "user"),
+        node: node.map_err(|_| bad("node: is not a node name".into()))?,
+    })
 }
 
 pub(super) async fn get(
@@ -98,6 +135,8 @@ pub(super) async fn output(
     Ok(response)
 }
 
+/// A store that cannot be read now, be it away or damaged, may be readable later.
 fn unreadable(error: pushy_core::Error) -> Failure {
-    Failure::Internal(error.message().to_owned())
+    tracing::error!("cannot read: {error}");
+    Failure::Unavailable("the store cannot be read; try again when it has recovered".into())
 }

@@ -11,7 +11,7 @@ use pushy_core::job::{Job, JobOptions, JobStatus, NodeStatus};
 use pushy_core::server::{Binding, CurveKey, FeedEnd, Record, Ticket};
 use pushy_core::time::Wall;
 use pushy_core::wire::SessionKey;
-use pushy_server::store::{KeptFeed, Options, Saved, SqliteStore, Store};
+use pushy_server::store::{JobFilter, KeptFeed, Options, Saved, SqliteStore, Store};
 
 use crate::lab::{DEADLINE, Lab};
 
@@ -51,6 +51,10 @@ impl Bench {
     fn reopen(&mut self) {
         self.store.close();
         (self.store, self.answers) = open(&self.path, Options::default());
+    }
+
+    async fn list(&self, filter: JobFilter) -> Vec<Job> {
+        self.store.jobs(&org(1), filter).await.expect("readable").expect("the job before")
     }
 
     async fn stored(&self, job: &Job) -> Option<Job> {
@@ -144,7 +148,7 @@ async fn jobs_come_back_as_they_went_in() {
     bench.save(vec![done]).expect("kept");
     assert_eq!(bench.store.restore().expect("readable").jobs, [plain.clone()]);
     let listed: Vec<String> =
-        bench.store.jobs(&org(1)).await.expect("readable").iter().map(|j| j.to_list_json()).collect();
+        bench.list(JobFilter::default()).await.iter().map(|j| j.to_list_json()).collect();
     (full.status, full.updated_at) = (JobStatus::TimedOut, at);
     assert_eq!(listed, [plain.to_list_json(), full.to_list_json()], "oldest first");
 }
@@ -231,7 +235,7 @@ async fn neighbours_of_a_failure_are_kept() {
             Saved::Failed(ticket, _) => assert_eq!((ticket.0, number % 10), (u64::from(number), 3)),
         }
     }
-    assert_eq!(bench.store.jobs(&org(1)).await.expect("readable").len(), 180);
+    assert_eq!(bench.list(JobFilter::default()).await.len(), 180);
 }
 
 #[tokio::test]
@@ -327,7 +331,7 @@ async fn a_newer_database_is_refused() {
     let path = bench.path.display();
     assert_eq!(
         error.message(),
-        format!("{path}: the database has version 99, this program knows 3; use the newer program")
+        format!("{path}: the database has version 99, this program knows 4; use the newer program")
     );
 }
 
