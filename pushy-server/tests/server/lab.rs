@@ -351,8 +351,38 @@ impl Call<'_> {
         self.try_send().await.expect("an answer")
     }
 
+    /// Sends it on a connection of its own and leaves the answer to be read.
+    pub(crate) async fn start(self) -> TcpStream {
+        let mut stream = TcpStream::connect(self.lab.address).await.expect("a connection");
+        stream.write_all(&self.request()).await.expect("sent");
+        stream
+    }
+
+    /// What would be sent.
+    pub(crate) fn request(self) -> Vec<u8> {
+        let (text, body) = self.bytes();
+        [text.as_bytes(), &body].concat()
+    }
+
     /// The same, to a server that may go away: `None`.
     pub(crate) async fn try_send(self) -> Option<Answer> {
+        let head = self.method == "HEAD";
+        let address = self.lab.address;
+        let (text, body) = self.bytes();
+        let exchange = async {
+            let mut stream = TcpStream::connect(address).await.ok()?;
+            stream.write_all(text.as_bytes()).await.ok()?;
+            // A server that refuses a long body may close before it has read it.
+            let _ = stream.write_all(&body).await;
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            Answer::parse(&answer, head)
+        };
+        tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time")
+    }
+
+    /// Head and body as sent.
+    fn bytes(self) -> (String, Vec<u8>) {
         let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
         let headers = self.headers();
         if !headers.iter().any(|(name, _)| name == "Host") {
@@ -361,7 +391,6 @@ impl Call<'_> {
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
         }
-        let head = self.method == "HEAD";
         let mut body = self.body;
         if self.chunked {
             text += "Transfer-Encoding: chunked\r\n";
@@ -372,16 +401,7 @@ impl Call<'_> {
             text += &format!("Content-Length: {}\r\n", body.len());
         }
         text += "\r\n";
-        let exchange = async {
-            let mut stream = TcpStream::connect(self.lab.address).await.ok()?;
-            stream.write_all(text.as_bytes()).await.ok()?;
-            // A server that refuses a long body may close before it has read it.
-            let _ = stream.write_all(&body).await;
-            let mut answer = Vec::new();
-            let _ = stream.read_to_end(&mut answer).await;
-            Answer::parse(&answer, head)
-        };
-        tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time")
+        (text, body)
     }
 }
 

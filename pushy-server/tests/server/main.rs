@@ -2,7 +2,10 @@
 
 mod admin;
 mod detail;
+mod feeds;
+mod feeds_many;
 mod lab;
+mod listener;
 mod node;
 mod puppet;
 mod rest;
