@@ -162,6 +162,7 @@ impl Server {
                         opened: None,
                         greeted: false,
                         sequence: None,
+                        drained: false,
                     };
                     node.conns.insert(conn);
                     self.conns.insert(conn, accepted);

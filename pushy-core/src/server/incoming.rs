@@ -52,6 +52,11 @@ impl Server {
         let known = remembers && node.seen.note(body);
         let since = self.now.mono - opened;
         let mut freshness = node.clocks.judge(said.timestamp, self.now.wall, since, self.clock_epoch);
+        // A queue is first in, first out: behind a new message an old stamp is a clock's doing (G14).
+        if freshness == Freshness::Stale && from.drained {
+            freshness = Freshness::Unsure;
+        }
+        from.drained |= freshness == Freshness::Fresh;
         let (incarnation, message) = (said.incarnation, said.message);
         if known {
             // Two first heartbeats of one second are equal: a new connection is answered in any case (1.3, step 10).

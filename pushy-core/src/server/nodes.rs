@@ -186,7 +186,8 @@ impl Server {
         let Some(node) = self.nodes.get(&id) else { return };
         let mut due = node.life + patience;
         let busy = self.has_active_job(id);
-        if node.conn.is_none() && (busy || node.phase == NodePhase::Restored) {
+        // One that was heard since the start has found this server: losing it again means what it always means (G10).
+        if node.conn.is_none() && node.phase == NodePhase::Restored {
             due = due.max(grace);
         }
         if due > self.now.mono {

@@ -47,8 +47,12 @@ impl Server {
         }
     }
 
-    /// The node is known: its first message gets `ack`, and its jobs wait for it.
+    /// The node is known: its first message gets `ack`, and its jobs wait for it. Where jobs do not outlive a restart it is
+    /// a stranger and gets `abort`, as from the original (6.9): otherwise it would be busy with a job that is over.
     fn expect_node(&mut self, id: NodeId) {
+        if self.config.on_restart == OnRestart::Crash {
+            return;
+        }
         let grace = self.grace_end();
         if let Some(node) = self.nodes.get_mut(&id) {
             node.phase = NodePhase::Restored;

@@ -147,6 +147,8 @@ pub(super) struct Conn {
     pub(super) greeted: bool,
     /// The highest sequence taken (D-15).
     pub(super) sequence: Option<u64>,
+    /// Whether a message stamped after the handshake has come: what waited in a queue came before it.
+    pub(super) drained: bool,
 }
 
 /// What is remembered of one node of a job beside its status.

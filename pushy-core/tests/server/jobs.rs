@@ -95,8 +95,8 @@ fn feeds() {
         "a:ack_commit a:nack_run a:aborted b:ack_commit",
         "start quorum_vote(a:success) rehab(a) quorum_vote(b:success) job_complete(quorum_failed)",
     );
-    // Silent during the vote; down during the run.
-    check("a", 1, "a:lost", "start quorum_vote(a:voting_timeout) job_complete(quorum_failed)");
+    // Gone during the vote, before its timer; down during the run.
+    check("a", 1, "a:lost", "start quorum_vote(a:down) rehab(a) job_complete(quorum_failed)");
     check(
         "a b",
         2,
