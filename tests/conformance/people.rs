@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pushy_server::admin::{Command, NewKey, ask};
+use pushy_tests::chef_stub::ChefStub;
 
 use crate::call::Actor;
 use crate::target::{NODE_KEY, Role, public_key};
@@ -97,5 +98,52 @@ impl People for Standalone {
         self.operate(&Command::OrgAdd { name: "elsewhere".into() });
         let user = new_key(name, 0);
         self.operate(&Command::UserAdd { org: Some("elsewhere".into()), user, admin: false });
+    }
+}
+
+/// A Chef server in front, of which the stub plays what the push server asks.
+pub(crate) struct ChefBacked {
+    stub: ChefStub,
+}
+
+impl ChefBacked {
+    pub(crate) fn new(stub: ChefStub) -> ChefBacked {
+        ChefBacked { stub }
+    }
+}
+
+impl People for ChefBacked {
+    fn add_org(&self, new: &NewOrg<'_>) {
+        let name = |role: Role| new.people[&role].name.as_str();
+        self.stub.add_org(new.name);
+        for (role, key) in [(Role::Admin, 0), (Role::Normal, 1)] {
+            self.stub.put_user(name(role), &[public_key(key)]);
+            self.stub.associate(new.name, name(role));
+        }
+        self.add_nodes(new.name, &[name(Role::Client), name(Role::AdminClient)]);
+        self.stub.put_group(new.name, "admins", &[name(Role::Admin)], &[name(Role::AdminClient)], &[]);
+        for (group, members) in new.groups {
+            let (mut users, mut clients, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+            for member in *members {
+                match member {
+                    Member::Is(role @ (Role::Client | Role::AdminClient)) => clients.push(name(*role)),
+                    Member::Is(role) => users.push(name(*role)),
+                    Member::Group(group) => groups.push(*group),
+                }
+            }
+            self.stub.put_group(new.name, group, &users, &clients, &groups);
+        }
+    }
+
+    fn add_nodes(&self, org: &str, names: &[&str]) {
+        for name in names {
+            self.stub.put_client(org, name, &[public_key(NODE_KEY)]);
+        }
+    }
+
+    fn add_outsider(&self, name: &str) {
+        self.stub.add_org("elsewhere");
+        self.stub.put_user(name, &[public_key(0)]);
+        self.stub.associate("elsewhere", name);
     }
 }

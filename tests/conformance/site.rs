@@ -6,11 +6,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use pushy_tests::chef_stub::ChefStub;
 use pushy_tests::{Process, bin_dir, until};
 use serde_json::Value;
 
 use crate::call::{Actor, DEADLINE, Place};
-use crate::people::{People, Standalone};
+use crate::people::{ChefBacked, People, Standalone};
 use crate::target::actor;
 
 /// Where jobs are kept.
@@ -23,6 +24,7 @@ pub(crate) enum Database {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Principals {
     Standalone,
+    Chef,
 }
 
 /// A combination.
@@ -34,8 +36,10 @@ pub(crate) struct Kind {
 }
 
 /// All combinations.
-pub(crate) const KINDS: &[Kind] =
-    &[Kind { name: "sqlite_standalone", database: Database::Sqlite, principals: Principals::Standalone }];
+pub(crate) const KINDS: &[Kind] = &[
+    Kind { name: "sqlite_standalone", database: Database::Sqlite, principals: Principals::Standalone },
+    Kind { name: "sqlite_chef", database: Database::Sqlite, principals: Principals::Chef },
+];
 
 /// Timers short enough for tests; the quickest that a busy machine still keeps.
 const SETTINGS: &str = "heartbeat_interval = 1.0\nvoting_timeout = 2.0\nrehab_timer = 0.2\nlinger = 1.0\n";
@@ -61,16 +65,21 @@ impl Site {
         let mut init = Command::new(bin_dir().join("pushy-server"));
         let made = init.args(["init", "--free-ports"]).arg(&dir).output().expect("pushy-server starts");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        write_settings(&dir.join("server.toml"), &[SETTINGS, settings]);
+        let (people, more): (Box<dyn People>, String) = match kind.principals {
+            Principals::Standalone => (Box::new(Standalone::new(&dir)), String::new()),
+            Principals::Chef => {
+                let stub = ChefStub::start();
+                let more = stub.settings_with_caches(&dir);
+                (Box::new(ChefBacked::new(stub)), more)
+            }
+        };
+        write_settings(&dir.join("server.toml"), &[SETTINGS, &more, settings]);
         let process = Site::run(&dir);
         let about = read_about(&dir);
         let place = Place {
             tls: false,
             address: about["api"].as_str().expect("an address").to_owned(),
             verify: false,
-        };
-        let people: Box<dyn People> = match kind.principals {
-            Principals::Standalone => Box::new(Standalone::new(&dir)),
         };
         people.add_outsider(OUTSIDER);
         let process = Mutex::new(process);
