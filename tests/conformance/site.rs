@@ -42,7 +42,7 @@ pub(crate) const KINDS: &[Kind] = &[
 ];
 
 /// Timers short enough for tests; the quickest that a busy machine still keeps.
-const SETTINGS: &str = "heartbeat_interval = 1.0\nvoting_timeout = 2.0\nrehab_timer = 0.2\nlinger = 1.0\n";
+const SETTINGS: &str = "heartbeat_interval = 1.0\nvoting_timeout = 2.0\nrehab_timer = 0.2\nlinger = 1.0\nfeed_keep_alive = 0.5\n";
 
 /// One server.
 pub(crate) struct Site {
