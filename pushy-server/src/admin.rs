@@ -1,6 +1,8 @@
 //! The operator's commands: against the running server through a socket in its directory, else against its database
 //! (decision 38). One line of JSON each way.
 
+mod elsewhere;
+
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::config::ChefServer;
 use crate::directory::{ADMINS, Change, Directory, Kind, Member, Org, PrincipalId};
 use crate::driver::{Event, Handle};
 use crate::keys;
@@ -183,6 +186,8 @@ pub struct Admin {
     pub api_url: Option<String>,
     /// What `status` tells beside the machine's figures.
     pub about: Value,
+    /// The Chef server that knows who is who.
+    pub chef: Option<ChefServer>,
 }
 
 fn refused(text: String) -> Error {
@@ -213,10 +218,12 @@ impl Admin {
         if command == Command::Status {
             return self.status().await;
         }
+        elsewhere::check(&command, self.chef.as_ref())?;
         let what = shown(&command);
         let (changes, ended, answer) = {
             let directory = self.directory.read().unwrap_or_else(PoisonError::into_inner);
-            let mut plan = Plan { directory: &directory, changes: Vec::new(), ended: Vec::new() };
+            let foreign = self.chef.is_some();
+            let mut plan = Plan { directory: &directory, foreign, changes: Vec::new(), ended: Vec::new() };
             let answer = plan.make(command, self.api_url.as_deref())?;
             (plan.changes, plan.ended, answer)
         };
@@ -336,6 +343,8 @@ pub async fn ask(dir: &Path, command: &Command) -> Result<Option<Value>> {
 /// A command being turned into changes, against the directory as it is.
 struct Plan<'a> {
     directory: &'a Directory,
+    /// Whether members of groups are known elsewhere.
+    foreign: bool,
     changes: Vec<Change>,
     ended: Vec<(NodeRef, &'static str)>,
 }
@@ -456,7 +465,12 @@ impl<'a> Plan<'a> {
             Command::GroupAddMember { org, group, kind, member } => {
                 let (org_name, org) = self.org(org.as_deref())?;
                 known_group(org, &group)?;
-                let member = find_member(org, kind.as_deref(), &member)?;
+                let found = find_member(org, kind.as_deref(), &member);
+                let member = if self.foreign && found.is_err() {
+                    elsewhere::member(kind.as_deref(), &member)?
+                } else {
+                    found?
+                };
                 self.changes.push(Change::AddMember { org: org_name, group, member });
             }
             Command::GroupRemoveMember { org, group, kind, member } => {

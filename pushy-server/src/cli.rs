@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::admin::{Admin, Command, NewKey, ask};
 use crate::config::Config;
 use crate::handover::{self, Target};
-use crate::init::{self, Init};
+use crate::init::{self, ChefArgs, Init};
 use crate::store::{Options, SqliteStore, Store};
 use crate::{DATABASE, Listeners, files, keys};
 
@@ -34,7 +34,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make a server's directory: keys, database, an organization, an administrator with a knife configuration
-    Init(InitArgs),
+    Init(Box<InitArgs>),
     /// Run the server in the foreground until TERM or INT
     Run(RunArgs),
     /// Show how the running server is
@@ -81,6 +81,8 @@ struct InitArgs {
     /// Take ports of 127.0.0.1 that are free now, to try things out
     #[arg(long, conflicts_with_all = ["api_listen", "heartbeat_listen", "command_listen"])]
     free_ports: bool,
+    #[command(flatten)]
+    chef: ChefArgs,
 }
 
 #[derive(Debug, Args)]
@@ -216,7 +218,7 @@ impl Cli {
     pub async fn execute(self, out: &mut dyn Write) -> Result<()> {
         let Cli { dir, org, command } = self;
         match command {
-            Verb::Init(args) => make(out, args, org).await,
+            Verb::Init(args) => make(out, *args, org).await,
             Verb::Run(args) => {
                 let dir = args.dir.clone().unwrap_or(dir);
                 run(out, &dir, &args).await
@@ -250,6 +252,9 @@ async fn make(out: Out<'_>, args: InitArgs, org: Option<String>) -> Result<()> {
     set("advertise_host", args.advertise_host.map(|host| Value::from(host).to_string()));
     set("heartbeat_interval", args.heartbeat_interval.map(|secs| format!("{secs:?}")));
     let dir = args.dir;
+    if args.chef.given() {
+        return init::in_front_of_chef(out, &dir, settings, &args.chef).await;
+    }
     let wanted = Init { org: org.unwrap_or_else(|| "acme".into()), admin: args.admin, settings };
     let knife = init::init(&dir, &wanted).await?;
     let d = dir.display();
@@ -348,6 +353,7 @@ async fn operate(dir: &Path, command: Command) -> Result<Value> {
                 driver: None,
                 api_url: (port != 0 || config.advertise_api_url.is_some()).then(|| config.api_url(port)),
                 about: Value::Null,
+                chef: config.chef,
             };
             let answer = admin.execute(command).await;
             store.close();

@@ -178,6 +178,7 @@ pub async fn run_with(
         driver: Some(handle.clone()),
         api_url: Some(config.api_url(ports.0.port())),
         about: about.clone(),
+        chef: config.chef.clone(),
     });
     let socket = config.dir.join(admin::SOCKET);
     let admin_task = tokio::spawn(admin.serve(admin_listener(&socket)?));
