@@ -10,7 +10,9 @@ use crate::config::ChefServer;
 pub(super) fn check(command: &Command, chef: Option<&ChefServer>) -> Result<()> {
     let Some(chef) = chef else { return Ok(()) };
     let what = match command {
-        Command::Status | Command::Describe { .. } => return Ok(()),
+        Command::Status => return Ok(()),
+        Command::Describe { .. } if chef.organization.is_some() => return Ok(()),
+        Command::Describe { .. } => "users and nodes",
         Command::OrgAdd { .. }
         | Command::OrgRemove { .. }
         | Command::OrgList

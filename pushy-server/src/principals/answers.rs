@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pushy_core::client::Document;
 use pushy_core::ids::OrgId;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::directory::{Kind, Principal};
@@ -37,13 +38,10 @@ pub(super) enum Names {
 }
 
 /// A group's members.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Group {
-    #[serde(default)]
     users: HashSet<String>,
-    #[serde(default)]
     clients: HashSet<String>,
-    #[serde(default)]
     pub(super) groups: Vec<String>,
 }
 
@@ -63,6 +61,12 @@ struct Entry {
     public_key: Option<String>,
     #[serde(default)]
     org_member: Option<bool>,
+}
+
+/// A JSON object; a list that happens to fit is none.
+fn object<T: DeserializeOwned>(body: &[u8], otherwise: &'static str) -> Result<T, Strange> {
+    let read = || body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(body).ok())?;
+    read().ok_or(Strange::Body(otherwise))
 }
 
 fn strange(status: u16) -> Strange {
@@ -104,9 +108,7 @@ pub(super) fn principals(name: &str, document: &Document) -> Result<Names, Stran
             struct List {
                 principals: Vec<Entry>,
             }
-            let list: List = serde_json::from_slice(&document.body)
-                .map_err(|_| Strange::Body("a body without a list of principals"))?;
-            list.principals
+            object::<List>(&document.body, "a body without a list of principals")?.principals
         }
         Some("0") | None => vec![entry(&document.body)?],
         Some(_) => return Err(Strange::Body("a version of the API that is not known")),
@@ -125,7 +127,7 @@ pub(super) fn principal_without_org(name: &str, document: &Document) -> Result<N
 }
 
 fn entry(body: &[u8]) -> Result<Entry, Strange> {
-    serde_json::from_slice(body).map_err(|_| Strange::Body("a body that is not a principal"))
+    object(body, "a body that is not a principal")
 }
 
 /// `{"error":…}`: the server's own answer and not that of something in between.
@@ -161,8 +163,7 @@ pub(super) fn organization(document: &Document) -> Result<Option<OrgId>, Strange
     }
     match document.status {
         200 => {
-            let org: Org = serde_json::from_slice(&document.body)
-                .map_err(|_| Strange::Body("an organization without a GUID"))?;
+            let org: Org = object(&document.body, "an organization without a GUID")?;
             let id = OrgId::new(&org.guid).map_err(|_| Strange::Body("a GUID that is not 32 hex digits"))?;
             Ok(Some(id))
         }
@@ -174,9 +175,7 @@ pub(super) fn organization(document: &Document) -> Result<Option<OrgId>, Strange
 /// The answer to `organizations/ORG/groups/GROUP`; `None`: there is no such group.
 pub(super) fn group(document: &Document) -> Result<Option<Group>, Strange> {
     match document.status {
-        200 => serde_json::from_slice(&document.body)
-            .map(Some)
-            .map_err(|_| Strange::Body("a body that is not a group")),
+        200 => object(&document.body, "a body that is not a group").map(Some),
         // An absent group may open a door (3.3): the word of something in between does not count.
         404 if is_refusal(&document.body) => Ok(None),
         status => Err(strange(status)),
@@ -187,13 +186,10 @@ pub(super) fn group(document: &Document) -> Result<Option<Group>, Strange> {
 pub(super) fn is_admin(document: &Document) -> Result<bool, Strange> {
     #[derive(Deserialize)]
     struct User {
-        #[serde(default)]
         admin: bool,
     }
     match document.status {
-        200 => serde_json::from_slice::<User>(&document.body)
-            .map(|user| user.admin)
-            .map_err(|_| Strange::Body("a body that is not a user")),
+        200 => object(&document.body, "a body that is not a user").map(|user: User| user.admin),
         404 if is_refusal(&document.body) => Ok(false),
         status => Err(strange(status)),
     }

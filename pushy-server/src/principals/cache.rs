@@ -210,9 +210,8 @@ mod tests {
         for number in 0..10_000 {
             bench.get(&number.to_string()).await.expect("an answer");
         }
-        let slots = lock(&bench.cache.slots);
-        assert!(slots.young.len() + slots.old.len() <= 100);
-        drop(slots);
+        let held = |slots: &Slots<u32>| slots.young.len() + slots.old.len();
+        assert!(held(&lock(&bench.cache.slots)) <= 100);
         // What was asked for last is still known.
         let asked = bench.asked();
         bench.get("9999").await.expect("an answer");

@@ -225,27 +225,24 @@ impl Chef {
         let Some(first) = self.group(org, group).await? else { return Ok(None) };
         // Each group is visited once, so that a cycle ends (D-36).
         let mut visited = HashSet::from([group.to_owned()]);
-        let mut todo = Vec::new();
+        let mut todo = first.groups.clone();
+        if first.has(kind, name) {
+            return Ok(Some(true));
+        }
         let mut trouble = None;
-        let mut next = Some(first);
-        while let Some(group) = next.take() {
-            if group.has(kind, name) {
-                return Ok(Some(true));
+        while let Some(name_of_next) = todo.pop() {
+            if !visited.insert(name_of_next.clone()) {
+                continue;
             }
-            todo.extend(group.groups.iter().cloned());
-            while let (None, Some(name)) = (&next, todo.pop()) {
-                if !visited.insert(name.clone()) {
-                    continue;
-                }
-                if visited.len() > MOST_GROUPS {
-                    let text =
-                        format!("more than {MOST_GROUPS} groups within groups in organization '{org}'");
-                    return Err(Unanswered::BadGateway(text));
-                }
-                match self.group(org, &name).await {
-                    Ok(found) => next = found,
-                    Err(why) => trouble = trouble.or(Some(why)),
-                }
+            if visited.len() > MOST_GROUPS {
+                let text = format!("more than {MOST_GROUPS} groups within groups in organization '{org}'");
+                return Err(Unanswered::BadGateway(text));
+            }
+            match self.group(org, &name_of_next).await {
+                Ok(Some(next)) if next.has(kind, name) => return Ok(Some(true)),
+                Ok(Some(next)) => todo.extend(next.groups.iter().cloned()),
+                Ok(None) => {}
+                Err(why) => trouble = trouble.or(Some(why)),
             }
         }
         trouble.map_or(Ok(Some(false)), Err)
