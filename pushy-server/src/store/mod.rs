@@ -3,6 +3,8 @@
 //! A store saves what it is told and knows no rule of a job's life. Writes are queued and answered when they would
 //! survive a power cut (decision 10); reads see every answered write.
 
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 mod schema;
 mod sql;
 mod sqlite;
@@ -22,6 +24,8 @@ use pushy_core::{Error, ErrorCode, Result};
 
 use crate::directory::{Change, Directory};
 
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 /// So many records at most go into one transaction.
