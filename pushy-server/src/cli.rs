@@ -14,8 +14,8 @@ use crate::admin::{Admin, Command, NewKey, ask};
 use crate::config::Config;
 use crate::handover::{self, Target};
 use crate::init::{self, ChefArgs, Init};
-use crate::store::{Options, SqliteStore, Store};
-use crate::{DATABASE, Listeners, files, keys};
+use crate::store::Options;
+use crate::{Listeners, files, keys};
 
 /// The Push Jobs server.
 #[derive(Debug, Parser)]
@@ -75,6 +75,9 @@ struct InitArgs {
     /// Host name or address that nodes and users reach this server by
     #[arg(long, value_name = "HOST")]
     advertise_host: Option<String>,
+    /// Keep everything in this empty PostgreSQL database instead of a file: postgres://USER:PASSWORD@HOST/DATABASE
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
     /// Seconds between two heartbeats [default: 10]
     #[arg(long, value_name = "SECONDS")]
     heartbeat_interval: Option<f64>,
@@ -250,6 +253,7 @@ async fn make(out: Out<'_>, args: InitArgs, org: Option<String>) -> Result<()> {
     set("heartbeat_listen", args.heartbeat_listen.or(port(1)).map(quoted));
     set("command_listen", args.command_listen.or(port(2)).map(quoted));
     set("advertise_host", args.advertise_host.map(|host| Value::from(host).to_string()));
+    set("database", args.database.map(|url| Value::from(url).to_string()));
     set("heartbeat_interval", args.heartbeat_interval.map(|secs| format!("{secs:?}")));
     let dir = args.dir;
     if args.chef.given() {
@@ -343,9 +347,7 @@ async fn operate(dir: &Path, command: Command) -> Result<Value> {
         // Before the lock: a wrong directory should not get a lock file.
         let config = Config::load(dir)?;
         if let Some(_lock) = files::DirLock::try_take(dir)? {
-            let database = dir.join(DATABASE);
-            let store: Arc<dyn Store> =
-                Arc::new(SqliteStore::open(&database, Options::default(), Box::new(|_| {}))?);
+            let store = config.database.open(Options::default(), Box::new(|_| {}))?;
             let port = config.api_listen.port();
             let admin = Admin {
                 directory: Arc::new(RwLock::new(store.directory()?)),

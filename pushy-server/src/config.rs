@@ -12,6 +12,8 @@ use pushy_core::server::{OnRestart, ServerConfig};
 use pushy_core::time::Millis;
 use pushy_core::{Error, ErrorCode, Result};
 
+use crate::store::Place;
+
 mod chef;
 mod reader;
 mod settings;
@@ -42,6 +44,12 @@ pub struct Config {
     pub advertise_command_addr: Option<String>,
     /// REST address written into files to hand over.
     pub advertise_api_url: Option<String>,
+    /// Where everything is kept.
+    pub database: Place,
+    /// Finished jobs are kept for so many days; `None`: for ever.
+    pub keep_jobs_days: Option<u32>,
+    /// So many finished jobs are kept; `None`: all.
+    pub keep_jobs: Option<u32>,
     /// Certificate chain and key of the REST API.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Between two heartbeats.
@@ -111,8 +119,15 @@ impl Config {
             (Some(_), None) => return Err(r.error("tls_cert", "needs `tls_key` beside it")),
             (None, Some(_)) => return Err(r.error("tls_key", "needs `tls_cert` beside it")),
         };
+        let database = r.text("database")?;
+        let database = Place::of(dir, database.as_deref()).map_err(|e| {
+            r.error("database", e.message().strip_prefix("database: ").unwrap_or(e.message()))
+        })?;
         let config = Config {
             dir: dir.to_owned(),
+            database,
+            keep_jobs_days: Some(r.integer("keep_jobs_days", 0, 36_500, 0)?).filter(|n| *n > 0),
+            keep_jobs: Some(r.integer("keep_jobs", 0, i32::MAX as u32, 100_000)?).filter(|n| *n > 0),
             api_listen: r.address("api_listen", 10003)?,
             heartbeat_listen: r.address("heartbeat_listen", 10000)?,
             command_listen: r.address("command_listen", 10002)?,
@@ -270,6 +285,14 @@ mod tests {
         check_refused(
             "on_restart = \"stop\"",
             "server.toml:1: `on_restart` must be \"continue\" or \"crash\"",
+        );
+        check_refused(
+            "database = \"mysql://root:secret@x/y\"",
+            "server.toml:1: `database` must be \"postgres://USER:PASSWORD@HOST/DATABASE\"",
+        );
+        check_refused(
+            "database = \"postgres://root:secret@x\"",
+            "server.toml:1: `database` the URL names no database",
         );
         check_refused("tls_cert = \"c.pem\"", "server.toml:1: `tls_cert` needs `tls_key` beside it");
         check_refused(

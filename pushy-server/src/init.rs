@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::directory::Directory;
 use crate::handover::{self, Target};
 use crate::keys::{self, Keys};
-use crate::store::{Options, SqliteStore, Store};
+use crate::store::{Options, Place};
 use crate::{DATABASE, files};
 
 /// What `init` was asked for.
@@ -127,12 +127,12 @@ pub(crate) async fn in_front_of_chef(
     set("chef_organizations", chef.chef_organization.as_ref().map(|_| "false".into()));
     set("chef_organization", chef.chef_organization.as_ref().map(text));
     let template = Config::template(&settings);
-    Config::parse(dir, config::FILE, &template)?;
+    let config = Config::parse(dir, config::FILE, &template)?;
     let from = chef.chef_client_key.clone().unwrap_or_default();
     let key = std::fs::read_to_string(&from).map_err(|e| files::io(&from, &e))?;
     SigningKey::from_pem(&key).map_err(|e| e.context(from.display()))?;
     make_dir(dir)?;
-    let made = fill_for_chef(dir, &template, &key);
+    let made = fill_for_chef(dir, &config, &template, &key);
     if made.is_err() {
         unmake(dir);
     }
@@ -145,15 +145,14 @@ pub(crate) async fn in_front_of_chef(
     Ok(())
 }
 
-fn fill_for_chef(dir: &Path, template: &str, key: &str) -> Result<()> {
-    let database = dir.join(DATABASE);
-    SqliteStore::create(&database)?;
-    let store = SqliteStore::open(&database, Options::default(), Box::new(|_| {}))?;
+fn fill_for_chef(dir: &Path, config: &Config, template: &str, key: &str) -> Result<()> {
+    config.database.create()?;
+    let store = config.database.open(Options::default(), Box::new(|_| {}))?;
     let keys = store.identity().and_then(|identity| Keys::generate(&identity));
     store.close();
     keys?.save(dir)?;
     files::write(&dir.join(CHEF_KEY), key, true)?;
-    files::write(&dir.join(config::FILE), template, false)
+    files::write(&dir.join(config::FILE), template, matches!(config.database, Place::Postgres(_)))
 }
 
 async fn fill(
@@ -164,9 +163,8 @@ async fn fill(
     admin: Command,
     private: &str,
 ) -> Result<PathBuf> {
-    let database = dir.join(DATABASE);
-    SqliteStore::create(&database)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&database, Options::default(), Box::new(|_| {}))?);
+    config.database.create()?;
+    let store = config.database.open(Options::default(), Box::new(|_| {}))?;
     let operator = Admin {
         directory: Arc::new(RwLock::new(Directory::default())),
         store: Arc::clone(&store),
@@ -182,6 +180,6 @@ async fn fill(
     let target = Target { api_url: config.api_url(config.api_listen.port()), org: init.org.clone() };
     let knife = handover::write_user(&dir.join("admin"), &init.admin, Some(private), &target)?;
     // The settings come last: a directory without them is not taken for a server's.
-    files::write(&dir.join(config::FILE), template, false)?;
+    files::write(&dir.join(config::FILE), template, matches!(config.database, Place::Postgres(_)))?;
     Ok(knife)
 }

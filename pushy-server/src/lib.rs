@@ -41,10 +41,9 @@ use config::Config;
 use driver::{Driver, Event, Handle};
 use keys::Keys;
 use principals::Principals;
-use store::{SqliteStore, Store};
+use store::Store;
 
-/// The name of the database in the server's directory.
-pub const DATABASE: &str = "pushy.db";
+pub use store::DATABASE;
 /// The name of the file that says where a running server listens.
 pub const RUN_FILE: &str = "run.json";
 
@@ -106,9 +105,8 @@ pub async fn run(
     let (handle, events) = Handle::new();
     let answers = handle.clone();
     let on_saved = Box::new(move |saved| answers.post(Event::Saved(saved)));
-    let path = config.dir.join(DATABASE);
     let _lock = files::DirLock::take(&config.dir)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path, store::Options::default(), on_saved)?);
+    let store = config.database.open(store::Options::default(), on_saved)?;
     let result = run_with(config, listeners, Arc::clone(&store), (handle, events), ready, shutdown).await;
     store.close();
     result

@@ -45,6 +45,21 @@ pub const SETTINGS: &[Setting] = &[
         help: "URL of the REST API written into configuration files to hand over; default: advertise_host and the port of api_listen",
     },
     Setting {
+        name: "database",
+        default: "",
+        help: "\"postgres://USER:PASSWORD@HOST/DATABASE\", with ?host=/run/postgresql for a socket, ?sslmode=verify-full and &sslrootcert=FILE for TLS; default: the SQLite file pushy.db beside this file",
+    },
+    Setting {
+        name: "keep_jobs_days",
+        default: "0",
+        help: "days until a finished job is deleted with its output; 0: never",
+    },
+    Setting {
+        name: "keep_jobs",
+        default: "100000",
+        help: "finished jobs that are kept, the oldest are deleted first; 0: all",
+    },
+    Setting {
         name: "tls_cert",
         default: "",
         help: "PEM file: certificate chain of the REST API; needs tls_key",

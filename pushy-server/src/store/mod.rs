@@ -3,6 +3,7 @@
 //! A store saves what it is told and knows no rule of a job's life. Writes are queued and answered when they would
 //! survive a power cut (decision 10); reads see every answered write.
 
+mod place;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 mod schema;
@@ -24,6 +25,7 @@ use pushy_core::{Error, ErrorCode, Result};
 
 use crate::directory::{Change, Directory};
 
+pub use place::{DATABASE, Place};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;

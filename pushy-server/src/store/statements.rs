@@ -241,11 +241,12 @@ pub(super) fn list<'a>(
         and(" AND j.requester = ?#", vec![user.as_str().into()]);
     }
     if let Some(command) = &filter.command {
-        let start: String = command.chars().take(100).collect();
-        and(
-            " AND substr(j.command, 1, 100) = ?# AND j.command = ?#",
-            vec![start.into(), command.as_str().into()],
-        );
+        // To find it by the index; what databases count in texts with such characters differs.
+        if !command.contains(['\0', '\u{1a}']) {
+            let start: String = command.chars().take(100).collect();
+            and(" AND substr(j.command, 1, 100) = ?#", vec![start.into()]);
+        }
+        and(" AND j.command = ?#", vec![command.as_str().into()]);
     }
     if let Some(node) = &filter.node {
         and(

@@ -7,8 +7,13 @@ mod feeds_many;
 mod lab;
 mod listener;
 mod node;
+#[path = "../../../tests/postgres.rs"]
+#[allow(unreachable_pub)] // elsewhere it is a module of a library
+mod postgres;
 mod puppet;
 mod rest;
 mod rest_auth;
 mod start;
 mod store;
+mod store_both;
+mod store_postgres;
