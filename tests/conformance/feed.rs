@@ -6,7 +6,7 @@ use pushy_core::time::Wall;
 use serde_json::Value;
 
 use crate::call::{Actor, DEADLINE, Stream, parse_head};
-use crate::target::Target;
+use crate::target::{Expect, Target};
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,7 @@ pub(crate) struct Feed {
     pub(crate) headers: Vec<(String, String)>,
     /// Comment lines so far.
     pub(crate) comments: Vec<String>,
+    expect: Expect,
 }
 
 impl Feed {
@@ -92,7 +93,7 @@ impl Feed {
         let chunked = header("transfer-encoding").as_deref() == Some("chunked");
         let left = header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
         let body = BufReader::new(Body { reader, chunked, left, ended: false });
-        Feed { body, headers, comments: Vec::new() }
+        Feed { body, headers, comments: Vec::new(), expect: t.expect }
     }
 
     /// A job's feed from its beginning, for the administrator.
@@ -105,7 +106,8 @@ impl Feed {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// The next event; `None` at the end of the stream. An event without its blank line is none (D-30).
+    /// The next event; `None` at the end of the stream. An event without its blank line is none, but the original ends its
+    /// last one so (D-30).
     #[track_caller]
     pub(crate) fn next(&mut self) -> Option<Entry> {
         let mut entry = Entry { name: String::new(), id: String::new(), data: String::new() };
@@ -114,11 +116,14 @@ impl Feed {
             let mut line = String::new();
             let count = self.body.read_line(&mut line).expect("an event in time");
             assert!(std::time::Instant::now() < end, "nothing but comments");
+            if count == 0 && self.expect == Expect::Original && !entry.data.is_empty() {
+                return Some(entry);
+            }
             if count == 0 {
                 assert_eq!(entry.name, "", "the last event is not ended");
                 return None;
             }
-            let line = line.strip_suffix('\n').expect("a whole line");
+            let line = line.strip_suffix('\n').unwrap_or(&line);
             match line.split_once(": ") {
                 None if line.is_empty() && !entry.name.is_empty() => return Some(entry),
                 None if line.is_empty() => {}

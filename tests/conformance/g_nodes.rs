@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use pushy_core::message::NodeMessage;
 use serde_json::{Value, json};
@@ -92,10 +93,10 @@ fn g6_lock_held_elsewhere(t: &Target) {
     let lock = t.site().folder(&format!("{}-lock", t.org)).join("lock");
     let entry = format!("'locked' => {{ command_line: 'true', lock: '{}' }},", lock.display());
     let _agent = Agent::with(t, "one", &entry);
-    let held = fs::File::create(&lock).expect("a file");
-    held.lock().expect("a lock");
+    let file = fs::File::create(&lock).expect("a file");
+    let held = Flock::lock(file, FlockArg::LockExclusive).expect("a lock");
     t.check_job(&t.start_on("locked", &["one"]), "quorum_failed", json!({ "nacked": ["one"] }));
-    held.unlock().expect("unlocked");
+    drop(held);
     t.check_job(&t.start_on("locked", &["one"]), "complete", json!({ "succeeded": ["one"] }));
 }
 

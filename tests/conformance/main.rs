@@ -29,13 +29,14 @@
 //!   "admin":   { "name": "alice", "key": "alice.pem" },
 //!   "normal":  { "name": "norbert", "key": "norbert.pem" },
 //!   "client":  { "name": "web-1.example.com", "key": "web-1.pem" },
-//!   "outside": { "name": "oscar", "key": "oscar.pem" }
+//!   "outside": { "name": "oscar", "key": "oscar.pem" },
+//!   "config":  { "heartbeat_interval": 10.0, "heartbeat_port": 10000, "command_port": 10002 }
 //! }
 //! ```
 //!
 //! `admin` is in the group `admins`, `normal` is a member of the organization, `client` a client of it that is in no
-//! group, `outside` a user of another organization. Tests that need groups, nodes or a server of their own say that they
-//! are skipped.
+//! group, `outside` a user of another organization; `config` may be left out. Tests that need groups, nodes or a server of their own say that they
+//! are skipped. An ordinary run does this with a server of its own, under the name `url`.
 
 mod a_status;
 mod agent;

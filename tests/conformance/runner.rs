@@ -48,6 +48,8 @@ pub(crate) use checklist;
 /// More than this many tests at a time only make each other late.
 const THREADS: usize = 10;
 const REMOTE: &str = "remote";
+/// A server of ours known by its URL only: the part of the checklist that can be pointed at any server.
+const URL: &str = "url";
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -146,14 +148,26 @@ fn grounds(args: &Args, tests: &[&'static Test]) -> Vec<(&'static str, Ground)> 
         let target = Target::remote(&url, Path::new(&file)).unwrap_or_else(|e| fail(&e));
         return vec![(REMOTE, Ground::Remote(Arc::new(target)))];
     }
-    let wanted = |kind: &&Kind| tests.iter().any(|test| args.wants(kind.name, test.name));
+    let by_url = tests.iter().any(|test| test.needs == Needs::Rest && args.wants(URL, test.name));
+    let wanted = |kind: &&Kind| {
+        let first = std::ptr::eq(*kind, &KINDS[0]);
+        (first && by_url) || tests.iter().any(|test| args.wants(kind.name, test.name))
+    };
     std::thread::scope(|scope| {
         let start = |kind: &'static Kind| (kind.name, scope.spawn(|| Arc::new(Site::start(*kind, ""))));
         let started: Vec<_> = KINDS.iter().filter(wanted).map(start).collect();
         let ready = |handle: std::thread::ScopedJoinHandle<'_, Arc<Site>>| {
             handle.join().unwrap_or_else(|_| fail("a server did not start"))
         };
-        started.into_iter().map(|(name, handle)| (name, Ground::Ours(ready(handle)))).collect()
+        let mut grounds = Vec::new();
+        for (name, handle) in started {
+            let site = ready(handle);
+            if by_url && name == KINDS[0].name {
+                grounds.push((URL, Ground::Remote(Arc::new(Target::by_url(&site)))));
+            }
+            grounds.push((name, Ground::Ours(site)));
+        }
+        grounds
     })
 }
 
@@ -174,11 +188,12 @@ pub(crate) fn main(tests: &[&'static Test]) -> ExitCode {
     let mut jobs = VecDeque::new();
     // The later letters wait most, so they begin.
     for test in tests.iter().rev() {
-        for (site, ground) in grounds.iter().filter(|(site, _)| args.wants(site, test.name)) {
+        let here = |site: &str| args.wants(site, test.name) && (site != URL || test.needs == Needs::Rest);
+        for (site, ground) in grounds.iter().filter(|(site, _)| here(site)) {
             jobs.push_back(Job { ground: ground.clone(), site, test });
         }
     }
-    let remote = grounds.iter().any(|(_, ground)| matches!(ground, Ground::Remote(_)));
+    let remote = grounds.iter().any(|(name, _)| *name == REMOTE);
     let threads = args.threads.unwrap_or(if remote { 1 } else { THREADS });
     let (jobs, done) = (Mutex::new(jobs), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -263,13 +278,14 @@ fn list(args: &Args, tests: &[&'static Test]) {
     if args.none {
         return;
     }
-    for kind in KINDS {
+    for site in KINDS.iter().map(|kind| kind.name).chain([URL]) {
         if args.terse {
-            println!("{}: test", kind.name);
-        } else {
-            for test in tests.iter().filter(|test| args.wants(kind.name, test.name)) {
-                println!("{}::{}: test", kind.name, test.name);
-            }
+            println!("{site}: test");
+            continue;
+        }
+        let here = |test: &&&Test| site != URL || test.needs == Needs::Rest;
+        for test in tests.iter().filter(here).filter(|test| args.wants(site, test.name)) {
+            println!("{site}::{}: test", test.name);
         }
     }
 }

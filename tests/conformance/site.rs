@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::call::{Actor, DEADLINE, Place};
 use crate::people::{ChefBacked, People, Standalone};
-use crate::target::actor;
+use crate::target::{Configured, actor};
 
 /// Where jobs are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,9 +118,20 @@ impl Site {
         &self.place
     }
 
-    /// What the server says of itself in its directory.
-    pub(crate) fn about(&self) -> Value {
-        read_about(&self.dir)
+    /// What it must tell its nodes.
+    pub(crate) fn configured(&self) -> Configured {
+        let about = read_about(&self.dir);
+        let port = |name: &str| {
+            let address = about[name].as_str().expect("an address");
+            address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+        };
+        let settings = std::fs::read_to_string(self.dir.join("server.toml")).expect("server.toml");
+        let interval = settings.lines().find_map(|l| l.strip_prefix("heartbeat_interval = "));
+        Configured {
+            heartbeat_interval: interval.and_then(|i| i.parse().ok()).expect("it is set"),
+            heartbeat_port: port("heartbeat"),
+            command_port: port("command"),
+        }
     }
 
     pub(crate) fn people(&self) -> &dyn People {

@@ -72,6 +72,7 @@ pub(crate) struct Target {
     place: Place,
     site: Option<Arc<Site>>,
     pub(crate) expect: Expect,
+    pub(crate) config: Configured,
     pub(crate) org: String,
     people: BTreeMap<Role, Actor>,
     /// No such principal.
@@ -92,6 +93,24 @@ struct Actors {
     normal: Credentials,
     client: Credentials,
     outside: Credentials,
+    #[serde(default)]
+    config: Configured,
+}
+
+/// What the server tells its nodes, where it is not the default.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Configured {
+    /// In seconds.
+    pub(crate) heartbeat_interval: f64,
+    pub(crate) heartbeat_port: u16,
+    pub(crate) command_port: u16,
+}
+
+impl Default for Configured {
+    fn default() -> Configured {
+        Configured { heartbeat_interval: 10.0, heartbeat_port: 10_000, command_port: 10_002 }
+    }
 }
 
 #[derive(Deserialize)]
@@ -120,8 +139,9 @@ impl Target {
             let key = SigningKey::from_pem(pem).map_err(|e| format!("{}: {e}", path.display()))?;
             people.insert(role, Actor { name: credentials.name, key: Arc::new(key) });
         }
-        let (expect, org) = (actors.expect, actors.organization);
-        Ok(Target::with(place, None, expect, org, people))
+        let mut target = Target::with(place, None, actors.expect, actors.organization, people);
+        target.config = actors.config;
+        Ok(target)
     }
 
     /// A new organization on a server of ours, with these groups.
@@ -135,7 +155,39 @@ impl Target {
         people.insert(Role::AdminClient, actor("admin-client", NODE_KEY));
         people.insert(Role::Outside, site.outsider());
         site.people().add_org(&NewOrg { name: &org, people: &people, groups });
-        Target::with(site.place().clone(), Some(Arc::clone(site)), Expect::Ours, org, people)
+        let mut target =
+            Target::with(site.place().clone(), Some(Arc::clone(site)), Expect::Ours, org, people);
+        target.config = site.configured();
+        target
+    }
+
+    /// A server of ours as if somebody else ran it: known by its URL and a file of credentials.
+    pub(crate) fn by_url(site: &Arc<Site>) -> Target {
+        let own = Target::new(site, &[]);
+        let folder = site.folder("actors");
+        let config = &own.config;
+        let mut file = json!({
+            "organization": own.org, "expect": "ours",
+            "config": {
+                "heartbeat_interval": config.heartbeat_interval,
+                "heartbeat_port": config.heartbeat_port,
+                "command_port": config.command_port,
+            },
+        });
+        for (role, name, key) in [
+            (Role::Admin, "admin", 0),
+            (Role::Normal, "normal", 1),
+            (Role::Client, "client", NODE_KEY),
+            (Role::Outside, "outside", 0),
+        ] {
+            let pem = format!("{name}.pem");
+            std::fs::write(folder.join(&pem), private_key(key)).expect("a key is written");
+            file[name] = json!({ "name": own.role(role).name, "key": pem });
+        }
+        let path = folder.join("actors.json");
+        std::fs::write(&path, file.to_string()).expect("the file is written");
+        let url = format!("http://{}", site.place().address);
+        Target::remote(&url, &path).expect("it is as it must be")
     }
 
     fn with(
@@ -146,7 +198,17 @@ impl Target {
         people: BTreeMap<Role, Actor>,
     ) -> Target {
         let bogus = Actor { name: people[&Role::Client].name.clone(), key: actor("", STRANGE_KEY).key };
-        Target { place, site, expect, org, people, invalid: actor("no-such-principal", STRANGE_KEY), bogus }
+        let config = Configured::default();
+        Target {
+            place,
+            site,
+            expect,
+            config,
+            org,
+            people,
+            invalid: actor("no-such-principal", STRANGE_KEY),
+            bogus,
+        }
     }
 
     /// Another organization on the same server, with these groups.
