@@ -10,10 +10,12 @@ use pushy_core::auth::SigningKey;
 use pushy_core::client::{ProxySettings, TlsSettings};
 use pushy_core::ids::{NodeName, OrgName};
 use pushy_core::node::DEFAULT_MAX_BODY;
+use pushy_core::node_document::NodeDocument;
 use pushy_core::value::Value;
 use pushy_core::whitelist::{Matching, Whitelist};
 use pushy_core::{Error, ErrorCode, Result};
 
+use crate::about;
 use crate::file::Settings;
 use crate::log::{Level, Location, Log};
 use crate::process::Policy;
@@ -100,6 +102,8 @@ pub struct Config {
     pub tls: TlsSettings,
     /// Proxies.
     pub proxy: ProxySettings,
+    /// What the server is told of this node, but for the address; `None` with `publish_node false`.
+    pub document: Option<NodeDocument>,
     /// Where the log goes.
     pub log: Log,
     /// Remarkable things about the settings, for the log.
@@ -184,6 +188,7 @@ fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Confi
     let max_body_size = usize::try_from(max_body_size).unwrap_or(DEFAULT_MAX_BODY);
     let whitelist = whitelist(settings)?;
     let (tls, proxy) = network(settings, config_dir)?;
+    let document = about::document(settings, full_name(&host_name))?;
     notices.extend(whitelist.notices().iter().map(ToString::to_string));
     if args.allow_unencrypted || settings.flag("allow_unencrypted")?.unwrap_or(false) {
         notices.push("allow_unencrypted has no effect: servers that do not encrypt are refused".to_owned());
@@ -212,6 +217,7 @@ fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Confi
         host: host_name.split('.').next().unwrap_or("localhost").to_owned(),
         tls,
         proxy,
+        document,
         log: log(&args, settings)?,
         args,
         file,

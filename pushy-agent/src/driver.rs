@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use pushy_core::ids::{IncarnationId, JobId};
 use pushy_core::node::job_runner::Input as JobInput;
 use pushy_core::node::{Input, JobSpec, Node, Output, Settings};
+use pushy_core::node_document::NodeDocument;
 use pushy_core::server::LogLevel;
 use pushy_core::time::{Millis, Now, Wall};
 use rand_core::OsRng;
@@ -35,6 +36,8 @@ pub(crate) enum Event {
     Control(Control),
     /// The server's answer to a fetch.
     Fetched(Result<Vec<u8>, String>),
+    /// What came of telling the server what this node is.
+    Published(Input),
     /// One of the connections has news: `Connected`, `Disconnected` or `Frames`.
     Channel(Input),
     /// The checks of a job are done.
@@ -48,7 +51,8 @@ pub(crate) struct Driver {
     node: Node,
     config: Config,
     policy: Policy,
-    next_policy: Option<Policy>,
+    /// Taken over when there is no job.
+    next: Option<(Policy, Option<NodeDocument>)>,
     state: StateDir,
     fetcher: Fetcher,
     channels: Channels,
@@ -97,7 +101,7 @@ impl Driver {
         let driver = Driver {
             node,
             policy: config.policy.clone(),
-            next_policy: None,
+            next: None,
             config,
             state,
             fetcher,
@@ -153,7 +157,7 @@ impl Driver {
             }
             Some(Event::Fetched(Ok(body))) => Input::Config { body },
             Some(Event::Fetched(Err(why))) => Input::ConfigFailed { why },
-            Some(Event::Channel(input)) => input,
+            Some(Event::Channel(input) | Event::Published(input)) => input,
             Some(Event::Prepared(job, checked)) => {
                 let verdict = checked.map(|prepared| self.prepared = Some((job.clone(), prepared)));
                 Input::Job(JobInput::Prepared { job, verdict })
@@ -206,14 +210,28 @@ impl Driver {
                 self.state.pin(&pem);
             }
             Output::Reloaded => {
-                if let Some(policy) = self.next_policy.take() {
+                if let Some((policy, document)) = self.next.take() {
                     self.policy = policy;
+                    self.config.document = document;
                 }
                 tracing::info!("the new configuration is in force");
             }
+            Output::Publish => self.publish(),
             Output::Exit { code } => self.exit = Some(code),
             Output::Log { level, job, text } => log(level, job.as_ref(), &text),
         }
+    }
+
+    fn publish(&self) {
+        let events = self.events.clone();
+        let Some(document) = self.config.document.clone() else {
+            let _ = events.send(Event::Published(Input::Published));
+            return;
+        };
+        let publish = self.fetcher.publish(document);
+        tokio::spawn(async move {
+            let _ = events.send(Event::Published(publish.await));
+        });
     }
 
     fn prepare(&self, job: JobId, spec: Box<JobSpec>) {
@@ -255,7 +273,7 @@ impl Driver {
                         "node_name and chef_server_url change only when the agent is started again"
                     );
                 }
-                self.next_policy = Some(config.policy);
+                self.next = Some((config.policy, config.document));
                 self.node.handle(now(self.started), Input::Reload(Box::new(config.whitelist)));
                 self.carry_out();
             }

@@ -7,6 +7,7 @@
 #[cfg(not(unix))]
 compile_error!("the agent has no Windows side yet: process/windows.rs is missing");
 
+mod about;
 pub mod channel;
 pub mod config;
 mod driver;

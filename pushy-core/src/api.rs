@@ -15,6 +15,7 @@ pub use request::{MAX_FILE, Quorum, env_option, file_option, node_names, v1_fall
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::{JobId, NodeName};
 use crate::job::{JobRequest, JobStatus, NodeStatus};
+use crate::node_document::NodeDocument;
 use crate::time::Wall;
 
 /// What the calls of this API need of HTTP.
@@ -24,6 +25,8 @@ pub enum Method {
     Get,
     /// Starts something; is never repeated once it may have arrived.
     Post,
+    /// Says how something is.
+    Put,
 }
 
 impl Method {
@@ -32,6 +35,7 @@ impl Method {
         match self {
             Method::Get => "GET",
             Method::Post => "POST",
+            Method::Put => "PUT",
         }
     }
 }
@@ -156,6 +160,15 @@ pub struct GetConfig<'a> {
     pub node: &'a NodeName,
     /// Its CURVE public key: 40 characters of Z85.
     pub ccpk: &'a str,
+}
+
+/// `PUT pushy/nodes/NAME`: a node says what it is (decision 44).
+#[derive(Debug, Clone, Copy)]
+pub struct PublishNode<'a> {
+    /// Which node.
+    pub node: &'a NodeName,
+    /// What it says.
+    pub document: &'a NodeDocument,
 }
 
 /// One page of a node search on the Chef server, `GET search/node`.
@@ -398,6 +411,24 @@ impl Call for GetConfig<'_> {
 
     fn answer(&self, body: &[u8]) -> Result<Value> {
         json(body)
+    }
+}
+
+impl Call for PublishNode<'_> {
+    type Answer = ();
+
+    fn request(&self) -> Request {
+        Request {
+            method: Method::Put,
+            path: format!("pushy/nodes/{}", escape_segment(self.node.as_str())),
+            query: String::new(),
+            body: self.document.to_json(self.node.as_str()).into_bytes(),
+            accept: "application/json",
+        }
+    }
+
+    fn answer(&self, _: &[u8]) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -434,7 +434,7 @@ impl Client {
         };
         put("Host", &url.origin.authority())?;
         put("Accept", request.accept)?;
-        if request.method == Method::Post {
+        if request.method != Method::Get {
             put("Content-Type", "application/json")?;
         }
         if let Some(basic) = plain_proxy.and_then(|proxy| proxy.basic.as_ref()) {

@@ -71,11 +71,13 @@ impl From<JobId> for JobRef {
 pub struct Caps {
     /// `results`: results are acknowledged with `result_ack` and repeated until then (decision 2).
     pub results: bool,
+    /// `nodes`: the server takes what nodes say of themselves (decision 44). Only in configurations.
+    pub nodes: bool,
 }
 
 impl Caps {
-    /// What this implementation announces in every heartbeat and configuration.
-    pub const OURS: Caps = Caps { results: true };
+    /// What this implementation announces in every heartbeat, and in every configuration at least.
+    pub const OURS: Caps = Caps { results: true, nodes: false };
 
     pub(crate) fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> Caps {
         let mut caps = Caps::default();
@@ -86,13 +88,20 @@ impl Caps {
     }
 
     fn learn(&mut self, name: &str) {
-        if name == "results" {
-            self.results = true;
+        match name {
+            "results" => self.results = true,
+            "nodes" => self.nodes = true,
+            _ => {}
         }
     }
 
     pub(crate) fn to_json(self) -> &'static [u8] {
-        if self.results { br#"["results"]"# } else { b"[]" }
+        match (self.results, self.nodes) {
+            (true, true) => br#"["results","nodes"]"#,
+            (true, false) => br#"["results"]"#,
+            (false, true) => br#"["nodes"]"#,
+            (false, false) => b"[]",
+        }
     }
 }
 

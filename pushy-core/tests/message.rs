@@ -243,7 +243,7 @@ fn node_bodies_that_are_dropped_or_bent() {
     );
     assert_eq!(
         caps.message,
-        NodeMessage::Heartbeat { state: None, job: JobRef::None, caps: Some(Caps { results: true }) }
+        NodeMessage::Heartbeat { state: None, job: JobRef::None, caps: Some(Caps::OURS) }
     );
     let failed = bent(r#","type":"failed","job_id":"null","stdout":"a\u0000b","stderr":5"#);
     assert_eq!(

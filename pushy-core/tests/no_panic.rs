@@ -123,7 +123,7 @@ proptest! {
         };
         let output = Captured { stdout, stderr };
         let message = match kind {
-            0 => NodeMessage::Heartbeat { state: Some(JobState::Idle), job, caps: caps.map(|results| Caps { results }) },
+            0 => NodeMessage::Heartbeat { state: Some(JobState::Idle), job, caps: caps.map(|results| Caps { results, nodes: !results }) },
             1 => NodeMessage::AckCommit { job },
             2 => NodeMessage::NackCommit { job },
             3 => NodeMessage::AckRun { job },

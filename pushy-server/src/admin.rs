@@ -2,6 +2,8 @@
 //! (decision 38). One line of JSON each way.
 
 mod elsewhere;
+mod groups;
+mod nodes;
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,6 +20,8 @@ use crate::directory::{ADMINS, Change, Directory, Kind, Member, Org, PrincipalId
 use crate::driver::{Event, Handle};
 use crate::keys;
 use crate::store::Store;
+use groups::{find_member, known_group};
+pub use nodes::FIELDS as NODE_FIELDS;
 
 /// The name of the socket in the server's directory.
 pub const SOCKET: &str = "admin.sock";
@@ -123,6 +127,22 @@ pub enum Command {
     NodeList {
         /// Where.
         org: Option<String>,
+    },
+    /// What nodes are: each field with its value; without one it is the node's to say.
+    NodeSet {
+        /// Where.
+        org: Option<String>,
+        /// Which.
+        names: Vec<String>,
+        /// Out of [`NODE_FIELDS`].
+        fields: Vec<(String, Option<String>)>,
+    },
+    /// What is known of a node.
+    NodeShow {
+        /// Where.
+        org: Option<String>,
+        /// Which.
+        name: String,
     },
     /// A new, empty group.
     GroupAdd {
@@ -440,6 +460,8 @@ impl<'a> Plan<'a> {
                 names.sort();
                 return Ok(json!(names));
             }
+            Command::NodeSet { org, names, fields } => self.fix_nodes(org.as_deref(), &names, &fields)?,
+            Command::NodeShow { org, name } => return self.show_node(org.as_deref(), &name),
             Command::GroupAdd { org, group } => {
                 let (org_name, org) = self.org(org.as_deref())?;
                 check_name("group", &group)?;
@@ -509,11 +531,6 @@ impl<'a> Plan<'a> {
         self.directory.user(name).map(|_| ()).ok_or_else(|| missing(format!("no user '{name}'")))
     }
 
-    fn known_node(&self, org_name: &OrgName, org: &Org, name: &str) -> Result<()> {
-        let known = org.clients.contains_key(name);
-        if known { Ok(()) } else { Err(missing(format!("no node '{name}' in organization '{org_name}'"))) }
-    }
-
     fn put(&mut self, org: Option<OrgName>, key: NewKey) -> Result<()> {
         let public_key = keys::checked_public_key(&key.public_key).map_err(|e| e.context(&key.name))?;
         self.changes.push(Change::PutPrincipal { id: PrincipalId { org, name: key.name }, public_key });
@@ -544,48 +561,5 @@ impl<'a> Plan<'a> {
             self.changes.push(Change::AddMember { org, group: ADMINS.into(), member: Member::User(name) });
         }
         Ok(())
-    }
-
-    fn add_nodes(&mut self, org: Option<&str>, nodes: Vec<NewKey>) -> Result<()> {
-        let (org_name, org) = self.org(org)?;
-        let mut seen = std::collections::HashSet::new();
-        for node in nodes {
-            check_name("node", &node.name)?;
-            if org.clients.contains_key(&node.name) || !seen.insert(node.name.clone()) {
-                return Err(refused(format!(
-                    "node '{}' exists already; `pushy-server node rekey` gives it a new key",
-                    node.name
-                )));
-            }
-            self.put(Some(org_name.clone()), node)?;
-        }
-        Ok(())
-    }
-}
-
-fn known_group<'a>(org: &'a Org, group: &str) -> Result<&'a std::collections::BTreeSet<Member>> {
-    org.groups
-        .get(group)
-        .ok_or_else(|| missing(format!("no group '{group}'; make it with `pushy-server group add {group}`")))
-}
-
-/// The member of this name: the kind decides, or there is only one thing called so.
-fn find_member(org: &Org, kind: Option<&str>, name: &str) -> Result<Member> {
-    let all = [
-        (org.users.contains(name), Member::User(name.to_owned())),
-        (org.clients.contains_key(name), Member::Client(name.to_owned())),
-        (org.groups.contains_key(name), Member::Group(name.to_owned())),
-    ];
-    let mut found =
-        all.into_iter().filter(|(there, m)| *there && kind.is_none_or(|k| k == m.kind())).map(|(_, m)| m);
-    match (found.next(), found.next()) {
-        (Some(member), None) => Ok(member),
-        (None, _) => Err(missing(format!(
-            "no {} '{name}' in this organization",
-            kind.unwrap_or("user, node or group")
-        ))),
-        (Some(_), Some(_)) => {
-            Err(refused(format!("several things are called '{name}'; say which with --kind")))
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The program's arguments, and what each command does with them.
 
-use std::io::{Read as _, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pushy_core::{Error, ErrorCode, Result};
 use serde_json::Value;
+
+mod nodes;
 
 use crate::admin::{Admin, Command, NewKey, ask};
 use crate::config::Config;
@@ -50,7 +52,7 @@ enum Verb {
     User(UserVerb),
     /// Nodes: machines that run jobs
     #[command(subcommand)]
-    Node(NodeVerb),
+    Node(nodes::Verb),
     /// Groups: admins, pushy_job_readers, pushy_job_writers and your own
     #[command(subcommand)]
     Group(GroupVerb),
@@ -159,35 +161,6 @@ enum UserVerb {
     List,
 }
 
-#[derive(Debug, Subcommand)]
-enum NodeVerb {
-    /// Make nodes; writes each one's key and push-jobs-client.rb
-    Add {
-        /// Names; @FILE or - (standard input): one name a line
-        #[arg(required = true, value_name = "NAME")]
-        names: Vec<String>,
-        #[command(flatten)]
-        keys: KeyArgs,
-        /// Let all of the names have the one public key, as a simulated fleet does
-        #[arg(long, requires = "public_key")]
-        shared: bool,
-    },
-    /// Remove nodes; their connections end at once
-    Remove {
-        /// Names; @FILE or - (standard input): one name a line
-        #[arg(required = true, value_name = "NAME")]
-        names: Vec<String>,
-    },
-    /// Give a node a new key; the old one is void and its connection ends at once
-    Rekey {
-        name: String,
-        #[command(flatten)]
-        keys: KeyArgs,
-    },
-    /// List nodes
-    List,
-}
-
 #[derive(Debug, Args)]
 struct MemberArgs {
     /// The group
@@ -229,7 +202,7 @@ impl Cli {
             Verb::Status { dir: given } => status(out, &given.unwrap_or(dir)).await,
             Verb::Org(verb) => org_verb(out, &dir, org, verb).await,
             Verb::User(verb) => user_verb(out, &dir, org, verb).await,
-            Verb::Node(verb) => node_verb(out, &dir, org, verb).await,
+            Verb::Node(verb) => nodes::verb(out, &dir, org, verb).await,
             Verb::Group(verb) => group_verb(out, &dir, org, verb).await,
         }
     }
@@ -478,85 +451,6 @@ async fn user_verb(out: Out<'_>, dir: &Path, org: Option<String>, verb: UserVerb
                 });
                 let orgs: Vec<String> = orgs.collect();
                 say(out, format_args!("{}\t{}", user["name"].as_str().unwrap_or_default(), orgs.join(", ")));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Names as given; `@FILE` and `-` stand for one name a line, blank lines and `#` comments left out.
-fn expand(names: Vec<String>) -> Result<Vec<String>> {
-    let mut all = Vec::new();
-    for name in names {
-        let text = match name.strip_prefix('@') {
-            Some(path) => std::fs::read_to_string(path).map_err(|e| files::io(Path::new(path), &e))?,
-            None if name == "-" => {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).map_err(|e| files::io(Path::new("-"), &e))?;
-                text
-            }
-            None => {
-                all.push(name);
-                continue;
-            }
-        };
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        all.extend(lines.map(str::to_owned));
-    }
-    if all.is_empty() {
-        return Err(Error::new(ErrorCode::InvalidArgument, "no names given"));
-    }
-    Ok(all)
-}
-
-async fn node_verb(out: Out<'_>, dir: &Path, org: Option<String>, verb: NodeVerb) -> Result<()> {
-    match verb {
-        NodeVerb::Add { names, keys, shared } => {
-            let names = expand(names)?;
-            if keys.public_key.is_some() && names.len() > 1 && !shared {
-                return Err(Error::new(ErrorCode::InvalidArgument, "--public-key goes with one name"));
-            }
-            let target = target(dir, &org).await?;
-            let folder = keys.out.unwrap_or_else(|| dir.join("nodes"));
-            let (mut nodes, mut privates) = (Vec::new(), Vec::new());
-            for name in &names {
-                handover::must_be_new(&folder.join(name))?;
-                let (node, private) = new_key(name, keys.public_key.as_deref())?;
-                nodes.push(node);
-                privates.push(private);
-            }
-            operate(dir, Command::NodeAdd { org, nodes }).await?;
-            for (name, private) in names.iter().zip(privates) {
-                say(
-                    out,
-                    handover::write_node(&folder.join(name), name, private.as_deref(), &target)?.display(),
-                );
-            }
-        }
-        NodeVerb::Remove { names } => {
-            operate(dir, Command::NodeRemove { org, names: expand(names)? }).await?;
-        }
-        NodeVerb::Rekey { name, keys } => {
-            let target = target(dir, &org).await?;
-            let (node, private) = new_key(&name, keys.public_key.as_deref())?;
-            let folder = keys.out.unwrap_or_else(|| dir.join("nodes")).join(&name);
-            operate(dir, Command::NodeRekey { org, node }).await?;
-            let key = folder.join("client.pem");
-            match private {
-                // A configuration that the operator may have filled in stays.
-                Some(private) if folder.join("push-jobs-client.rb").exists() => {
-                    files::write(&key, &private, true)?;
-                    say(out, key.display());
-                }
-                private => {
-                    say(out, handover::write_node(&folder, &name, private.as_deref(), &target)?.display())
-                }
-            }
-        }
-        NodeVerb::List => {
-            let nodes = operate(dir, Command::NodeList { org }).await?;
-            for name in nodes.as_array().into_iter().flatten().filter_map(Value::as_str) {
-                say(out, name);
             }
         }
     }

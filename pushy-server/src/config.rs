@@ -195,6 +195,8 @@ impl Config {
             max_message_skew: self.max_message_skew,
             max_body_size: self.max_body_size,
             on_restart: self.on_restart,
+            // With a Chef server, nodes are its business.
+            nodes: self.chef.is_none(),
         }
     }
 

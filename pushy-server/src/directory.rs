@@ -8,6 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use pushy_core::auth::PublicKey;
 use pushy_core::ids::{OrgId, OrgName};
+use pushy_core::node_document::Fixed;
+
+use crate::nodes::{Nodes, Published};
 
 /// The group that may start jobs when nobody said otherwise (3.3).
 pub const ADMINS: &str = "admins";
@@ -163,6 +166,24 @@ pub enum Change {
         /// Who.
         member: Member,
     },
+    /// A node's agent says what the node is.
+    PublishNode {
+        /// Of which organization.
+        org: OrgName,
+        /// Which node.
+        node: String,
+        /// What it says.
+        document: Published,
+    },
+    /// The administrator says what a node is.
+    FixNode {
+        /// Of which organization.
+        org: OrgName,
+        /// Which node.
+        node: String,
+        /// What is fixed; empty: nothing any more.
+        fixed: Fixed,
+    },
 }
 
 /// A public key as text, and parsed once it was needed.
@@ -206,6 +227,8 @@ pub struct Org {
     pub clients: HashMap<String, Arc<Principal>>,
     /// Its groups.
     pub groups: BTreeMap<String, BTreeSet<Member>>,
+    /// What its nodes are.
+    pub nodes: Nodes,
 }
 
 /// Everybody the server knows.
@@ -257,6 +280,7 @@ impl Directory {
                     users: BTreeSet::new(),
                     clients: HashMap::new(),
                     groups: BTreeMap::new(),
+                    nodes: Nodes::default(),
                 });
             }
             Change::RemoveOrg { name } => {
@@ -274,6 +298,7 @@ impl Directory {
                 Some(name) => {
                     if let Some(org) = self.orgs.get_mut(name) {
                         org.clients.remove(&id.name);
+                        org.nodes.remove(&id.name);
                         org.leave_groups(&Member::Client(id.name));
                     }
                 }
@@ -310,6 +335,16 @@ impl Directory {
                     members.remove(&member);
                 }
             }
+            Change::PublishNode { org, node, document } => {
+                if let Some(org) = self.orgs.get_mut(&org) {
+                    org.nodes.publish(&node, document);
+                }
+            }
+            Change::FixNode { org, node, fixed } => {
+                if let Some(org) = self.orgs.get_mut(&org) {
+                    org.nodes.fix(&node, fixed);
+                }
+            }
         }
     }
 
@@ -322,6 +357,7 @@ impl Directory {
             }
             Some(name) => {
                 if let Some(org) = self.orgs.get_mut(name) {
+                    org.nodes.add(&id.name);
                     org.clients.insert(id.name.clone(), principal);
                 }
             }
@@ -397,6 +433,7 @@ mod tests {
             users: BTreeSet::new(),
             clients: HashMap::new(),
             groups: groups.collect(),
+            nodes: Nodes::default(),
         }
     }
 

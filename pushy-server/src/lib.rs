@@ -31,6 +31,7 @@ mod files;
 mod handover;
 mod init;
 pub mod keys;
+pub mod nodes;
 pub mod principals;
 pub mod store;
 mod tls;

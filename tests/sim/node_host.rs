@@ -331,6 +331,8 @@ impl NodeHost {
     fn carry_out(&mut self, now: u64, output: Output, wishes: &mut Vec<Wish>) {
         match output {
             Output::FetchConfig { key } => wishes.push(Wish::Fetch(key)),
+            // No server of the simulation takes documents.
+            Output::Publish => {}
             Output::Connect { conn, port, curve, .. } => {
                 let role = match curve {
                     Some(curve) => Role::Dealer { secret: curve.keys.0, server: curve.server },

@@ -17,6 +17,7 @@ use crate::zmtp::CurveSecret;
 use super::heartbeater::{self, Heartbeater};
 use super::job_runner::{self, JobRunner};
 use super::link::{self, Link};
+use super::publisher::Publisher;
 use super::reconfigurer::{self, Reconfigurer, Trigger};
 use super::replay::Replay;
 use super::results::{KeptResult, Results};
@@ -56,6 +57,7 @@ pub struct Node {
     runner: JobRunner,
     heartbeater: Heartbeater,
     reconfigurer: Reconfigurer,
+    publisher: Publisher,
     command: Link,
     heartbeat: Link,
     last_conn: u64,
@@ -115,6 +117,7 @@ impl Node {
             runner,
             heartbeater: Heartbeater::new(Millis(10_000), crate::node_config::OFFLINE_THRESHOLD),
             reconfigurer: Reconfigurer::new(),
+            publisher: Publisher::new(),
             command: Link::new(reconfigurer::LONGEST_WAIT),
             heartbeat: Link::new(LONGEST_HEARTBEAT_WAIT),
             last_conn: 0,
@@ -177,6 +180,11 @@ impl Node {
                 self.reload = Some(whitelist);
                 self.apply_reload();
             }
+            Input::Published => self.publisher.published(self.now.mono),
+            Input::PublishFailed { why, retry } => {
+                self.log(LogLevel::Warn, None, format!("what this node is could not be published: {why}"));
+                self.publisher.failed(self.now.mono, retry, &mut *self.random);
+            }
             Input::Reconfigure => self.trigger(Trigger::Operator),
             Input::Shutdown => {
                 self.stopping = true;
@@ -200,6 +208,7 @@ impl Node {
         [
             self.heartbeater.next_deadline(),
             self.reconfigurer.next_deadline(),
+            self.publisher.next_deadline(),
             self.command.next_deadline(),
             self.heartbeat.next_deadline(),
         ]
@@ -233,6 +242,9 @@ impl Node {
         while let Some(input) = self.reconfigurer.pop_due(now, self.runner.state() == job_runner::State::Idle)
         {
             self.reconfigure(input);
+        }
+        if self.publisher.pop_due(now) {
+            self.outputs.push_back(Output::Publish);
         }
         if self.command.is_due(now) {
             let (tries, outage) = self.command.outage(now);
@@ -332,6 +344,7 @@ impl Node {
         self.keys = session.keys.clone();
         self.heartbeater.configure(session.config.interval, session.config.offline_threshold);
         self.reconfigurer.configure(session.config.interval);
+        self.publisher.configured(self.now.mono, session.config.caps.is_some_and(|caps| caps.nodes));
         let lifetime = Millis::from_secs(u64::from(session.config.lifetime));
         let same = self.session.as_ref().is_some_and(|old| {
             old.key == session.key
@@ -464,6 +477,7 @@ impl Node {
         if let Some(whitelist) = self.reload.take() {
             self.whitelist = *whitelist;
             self.outputs.push_back(Output::Reloaded);
+            self.publisher.changed(self.now.mono);
         }
     }
 

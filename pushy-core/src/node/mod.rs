@@ -29,6 +29,7 @@ pub mod heartbeater;
 pub mod job_runner;
 mod link;
 mod machine;
+mod publisher;
 pub mod reconfigurer;
 mod replay;
 pub mod results;
@@ -148,6 +149,15 @@ pub enum Input {
     Job(job_runner::Input),
     /// A new whitelist; takes effect, with [`Output::Reloaded`], when there is no job (D-60).
     Reload(Box<Whitelist>),
+    /// The server has the document of [`Output::Publish`], or there is none to send.
+    Published,
+    /// The document could not be sent.
+    PublishFailed {
+        /// Why, one line.
+        why: String,
+        /// Whether the same may do later: the server was out of reach or overloaded.
+        retry: bool,
+    },
     /// Fetch the configuration now (USR1).
     Reconfigure,
     /// End: kill the job, say so, [`Output::Exit`].
@@ -234,6 +244,9 @@ pub enum Output {
     },
     /// The new whitelist is in force.
     Reloaded,
+    /// Tell the server what this node is ([`crate::node_document::NodeDocument`]); answered by [`Input::Published`] or
+    /// [`Input::PublishFailed`].
+    Publish,
     /// End the process.
     Exit {
         /// With this status.

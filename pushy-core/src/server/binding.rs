@@ -130,7 +130,7 @@ impl Server {
             max_message_skew: self.config.max_message_skew,
             max_body_size: Some(self.config.max_body_size),
             incarnation: self.keys.incarnation.clone(),
-            caps: Some(Caps::OURS),
+            caps: Some(Caps { nodes: self.config.nodes, ..Caps::OURS }),
         };
         Ok(config.to_json())
     }

@@ -47,6 +47,8 @@ pub struct ServerConfig {
     pub max_body_size: usize,
     /// What becomes of unfinished jobs at a restart (decision 18).
     pub on_restart: OnRestart,
+    /// Whether nodes may say what they are: capability `nodes` (decision 44).
+    pub nodes: bool,
 }
 
 impl Default for ServerConfig {
@@ -64,6 +66,7 @@ impl Default for ServerConfig {
             max_message_skew: 300,
             max_body_size: 65_536,
             on_restart: OnRestart::Continue,
+            nodes: false,
         }
     }
 }

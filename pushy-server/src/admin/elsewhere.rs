@@ -25,7 +25,9 @@ pub(super) fn check(command: &Command, chef: Option<&ChefServer>) -> Result<()> 
         Command::NodeAdd { .. }
         | Command::NodeRemove { .. }
         | Command::NodeRekey { .. }
-        | Command::NodeList { .. } => "nodes",
+        | Command::NodeList { .. }
+        | Command::NodeSet { .. }
+        | Command::NodeShow { .. } => "nodes",
         Command::GroupAdd { .. }
         | Command::GroupRemove { .. }
         | Command::GroupList { .. }

@@ -35,6 +35,8 @@ pub(crate) enum Failure {
     BadKey,
     /// A node asked for another's configuration (403).
     NotItself,
+    /// Refused with this status and text.
+    Refused(StatusCode, String),
     /// Not authenticated, not allowed, or no such organization.
     Auth(AuthError),
     /// The Chef server behind this one cannot be asked (502).
@@ -73,6 +75,7 @@ impl Failure {
             Failure::MissingKey => text(StatusCode::BAD_REQUEST, "Missing ccpk"),
             Failure::BadKey => text(StatusCode::UNAUTHORIZED, "Bad ccpk"),
             Failure::NotItself => text(StatusCode::FORBIDDEN, "Client and node name must match"),
+            Failure::Refused(status, why) => text(status, &why),
             Failure::Auth(error) => {
                 let status =
                     StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -8,6 +8,7 @@ mod feeds;
 mod jobs;
 mod negotiate;
 mod node_states;
+mod nodes;
 mod status;
 
 use std::sync::Arc;
@@ -65,6 +66,12 @@ enum Resource<'a> {
     NodeState { org: &'a str, node: &'a str },
     Feed { org: &'a str },
     JobFeed { org: &'a str, id: &'a str },
+    Publish { org: &'a str, node: &'a str },
+    Nodes { org: &'a str },
+    Node { org: &'a str, node: &'a str },
+    EnvironmentNodes { org: &'a str, environment: &'a str },
+    Indexes { org: &'a str },
+    Search { org: &'a str, index: &'a str },
 }
 
 /// Whether a path begins with an organization.
@@ -98,13 +105,22 @@ impl<'a> Resource<'a> {
             ["organizations", org, "pushy", "node_states", node] => Resource::NodeState { org, node },
             ["organizations", org, "pushy", "job_status_feed"] => Resource::Feed { org },
             ["organizations", org, "pushy", "job_status_feed", id] => Resource::JobFeed { org, id },
+            ["organizations", org, "pushy", "nodes", node] => Resource::Publish { org, node },
+            ["organizations", org, "nodes"] => Resource::Nodes { org },
+            ["organizations", org, "nodes", node] => Resource::Node { org, node },
+            ["organizations", org, "environments", environment, "nodes"] => {
+                Resource::EnvironmentNodes { org, environment }
+            }
+            ["organizations", org, "search"] => Resource::Indexes { org },
+            ["organizations", org, "search", index] => Resource::Search { org, index },
             _ => return None,
         })
     }
 
     fn allow(self) -> &'static str {
         match self {
-            Resource::Jobs { .. } => "POST, GET",
+            Resource::Jobs { .. } | Resource::Search { .. } => "POST, GET",
+            Resource::Publish { .. } => "PUT",
             Resource::Status
             | Resource::Config { .. }
             | Resource::Job { .. }
@@ -112,7 +128,11 @@ impl<'a> Resource<'a> {
             | Resource::NodeStates { .. }
             | Resource::NodeState { .. }
             | Resource::Feed { .. }
-            | Resource::JobFeed { .. } => "GET",
+            | Resource::JobFeed { .. }
+            | Resource::Nodes { .. }
+            | Resource::Node { .. }
+            | Resource::EnvironmentNodes { .. }
+            | Resource::Indexes { .. } => "GET",
         }
     }
 
@@ -126,7 +146,13 @@ impl<'a> Resource<'a> {
             | Resource::NodeStates { org }
             | Resource::NodeState { org, .. }
             | Resource::Feed { org }
-            | Resource::JobFeed { org, .. } => Some(org),
+            | Resource::JobFeed { org, .. }
+            | Resource::Publish { org, .. }
+            | Resource::Nodes { org }
+            | Resource::Node { org, .. }
+            | Resource::EnvironmentNodes { org, .. }
+            | Resource::Indexes { org }
+            | Resource::Search { org, .. } => Some(org),
         }
     }
 }
@@ -159,11 +185,18 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
 async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, Failure> {
     let resource = Resource::of(parts.uri.path(), api.only_org.as_ref().map(OrgName::as_str))
         .ok_or(Failure::NotFound)?;
-    let post = match (&parts.method, resource) {
-        (&Method::GET, _) => false,
-        (&Method::POST, Resource::Jobs { .. }) => true,
+    let write = match (&parts.method, resource) {
+        (&Method::PUT, Resource::Publish { .. }) => true,
+        (&Method::GET, resource) if !matches!(resource, Resource::Publish { .. }) => false,
+        (&Method::POST, Resource::Jobs { .. } | Resource::Search { .. }) => true,
         (
-            &(Method::HEAD | Method::POST | Method::PUT | Method::DELETE | Method::TRACE | Method::OPTIONS),
+            &(Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::DELETE
+            | Method::TRACE
+            | Method::OPTIONS),
             _,
         ) => {
             return Err(Failure::MethodNotAllowed(resource.allow()));
@@ -176,7 +209,10 @@ async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, 
     let head = auth::read(parts)?;
     let body = read_body(body).await?;
     // These two come before the look-ups, so that a bad body is 400 for anybody (2.1).
-    let job = if post { Some(jobs::parse(&body)?) } else { None };
+    let job = match resource {
+        Resource::Jobs { .. } if write => Some(jobs::parse(&body)?),
+        _ => None,
+    };
     let key = match resource {
         Resource::Config { .. } => Some(config::requested_key(parts)?),
         _ => None,
@@ -198,6 +234,16 @@ async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, 
         Resource::NodeState { node, .. } => node_states::get(api, parts, caller, node).await,
         Resource::Feed { .. } => feeds::organization(api, parts, caller).await,
         Resource::JobFeed { id, .. } => feeds::job(api, parts, caller, id).await,
+        Resource::Publish { node, .. } => nodes::publish(api, parts, caller, node, &body).await,
+        Resource::Nodes { .. } => nodes::list(api, parts, caller).await,
+        Resource::Node { node, .. } => nodes::get(api, parts, caller, node).await,
+        Resource::EnvironmentNodes { environment, .. } => {
+            nodes::of_environment(api, parts, caller, environment).await
+        }
+        Resource::Indexes { .. } => nodes::indexes(api, parts, caller).await,
+        Resource::Search { index, .. } => {
+            nodes::search(api, parts, caller, index, write.then_some(&body[..])).await
+        }
     }
 }
 

@@ -113,6 +113,14 @@ impl Principals {
         Ok(Principals::Chef(Arc::new(source)))
     }
 
+    /// The server's own directory, unless a Chef server is asked: then nodes and search are that server's too.
+    pub fn directory(&self) -> Option<&RwLock<Directory>> {
+        match self {
+            Principals::Directory(directory) => Some(directory),
+            Principals::Chef(_) => None,
+        }
+    }
+
     /// Who may have signed as `name` in an organization.
     ///
     /// # Errors

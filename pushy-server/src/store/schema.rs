@@ -8,6 +8,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_directory.sql"),
     include_str!("../../migrations/0003_feeds.sql"),
     include_str!("../../migrations/0004_lists.sql"),
+    include_str!("../../migrations/0005_nodes.sql"),
 ];
 
 /// What a column holds.
@@ -53,6 +54,18 @@ pub(super) const TABLES: &[Table] = &[
         name: "group_members",
         columns: &[("org", Text), ("group_name", Text), ("kind", Text), ("member", Text)],
         key: "org, group_name, kind, member",
+    },
+    Table {
+        name: "node_documents",
+        columns: &[
+            ("kind", Text),
+            ("org", Text),
+            ("name", Text),
+            ("document", Text),
+            ("published_at", Int),
+            ("fixed", Text),
+        ],
+        key: "kind, org, name",
     },
     Table {
         name: "jobs",

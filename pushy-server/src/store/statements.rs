@@ -6,12 +6,14 @@ use pushy_core::Result;
 use pushy_core::feed::Frame;
 use pushy_core::ids::{JobId, NodeName, OrgId, OrgName};
 use pushy_core::job::{Job, JobOptions};
+use pushy_core::node_document::Fixed;
 use pushy_core::server::{Binding, FeedEnd, Record};
 use pushy_core::time::Wall;
 
 use super::sql::{Columns, Statement, Value};
 use super::{JobFilter, KeptFeed, Prune};
 use crate::directory::{Change, Directory, Member, PrincipalId};
+use crate::nodes::Published;
 
 /// A job with its options; columns as `read_job` wants them.
 pub(super) const JOB: &str =
@@ -327,6 +329,22 @@ pub(super) fn of_change<'a>(change: &'a Change, each: &mut dyn FnMut(Statement<'
             "INSERT INTO group_members (org, group_name, kind, member) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
             member_values(org, group, member),
         ),
+        Change::PublishNode { org, node, document } => add(
+            "INSERT INTO node_documents (kind, org, name, document, published_at) VALUES ('client', ?1, ?2, ?3, ?4)
+             ON CONFLICT (kind, org, name) DO UPDATE
+             SET document = excluded.document, published_at = excluded.published_at",
+            vec![
+                org.as_str().into(),
+                node.as_str().into(),
+                Value::from(&*document.text),
+                document.at.0.into(),
+            ],
+        ),
+        Change::FixNode { org, node, fixed } => add(
+            "INSERT INTO node_documents (kind, org, name, fixed) VALUES ('client', ?1, ?2, ?3)
+             ON CONFLICT (kind, org, name) DO UPDATE SET fixed = excluded.fixed",
+            vec![org.as_str().into(), node.as_str().into(), fixed.to_json().into()],
+        ),
         Change::RemoveMember { org, group, member } => add(
             "DELETE FROM group_members WHERE org = ?1 AND group_name = ?2 AND kind = ?3 AND member = ?4",
             member_values(org, group, member),
@@ -344,18 +362,19 @@ fn org_text(id: &PrincipalId) -> Value<'_> {
 }
 
 /// What the directory is loaded with, in this order; see [`load`].
-pub(super) const DIRECTORY: [&str; 5] = [
+pub(super) const DIRECTORY: [&str; 6] = [
     "SELECT name, guid FROM organizations",
     "SELECT p.kind, p.org, p.name, k.public_key FROM principals p LEFT JOIN principal_keys k
      ON k.kind = p.kind AND k.org = p.org AND k.name = p.name ORDER BY p.kind, p.org, p.name, k.key_name",
     "SELECT org, user_name FROM org_users",
     "SELECT org, group_name FROM org_groups",
     "SELECT org, group_name, kind, member FROM group_members",
+    "SELECT org, name, document, published_at, fixed FROM node_documents",
 ];
 
 /// Puts the rows of [`DIRECTORY`] together.
-pub(super) fn load<R: Columns>(found: &[Vec<R>; 5]) -> Result<Directory> {
-    let [orgs, principals, users, groups, members] = found;
+pub(super) fn load<R: Columns>(found: &[Vec<R>; 6]) -> Result<Directory> {
+    let [orgs, principals, users, groups, members, nodes] = found;
     let mut directory = Directory::default();
     for row in orgs {
         directory.apply(Change::AddOrg { name: row.id(0, OrgName::new)?, id: row.id(1, OrgId::new)? });
@@ -384,6 +403,16 @@ pub(super) fn load<R: Columns>(found: &[Vec<R>; 5]) -> Result<Directory> {
     }
     for (id, pems) in keys {
         directory.put_key(&id, pems);
+    }
+    for row in nodes {
+        let (org, node) = (row.id(0, OrgName::new)?, row.string(1)?);
+        if let (Some(text), Some(at)) = (row.text(2)?, row.int(3)?) {
+            let document = Published { text: text.into(), at: Wall(at) };
+            directory.apply(Change::PublishNode { org: org.clone(), node: node.clone(), document });
+        }
+        if row.text(4)?.is_some() {
+            directory.apply(Change::FixNode { org, node, fixed: row.id(4, Fixed::from_json)? });
+        }
     }
     Ok(directory)
 }

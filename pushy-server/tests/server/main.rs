@@ -7,6 +7,7 @@ mod feeds_many;
 mod lab;
 mod listener;
 mod node;
+mod nodes;
 #[path = "../../../tests/postgres.rs"]
 #[allow(unreachable_pub)] // elsewhere it is a module of a library
 mod postgres;

@@ -299,7 +299,7 @@ impl Store for PostgresStore {
             let at = at.clone();
             Box::pin(async move {
                 snapshot(&at, session, true).await?;
-                let mut found: [Vec<tokio_postgres::Row>; 5] = Default::default();
+                let mut found = statements::DIRECTORY.map(|_| Vec::new());
                 for (sql, found) in statements::DIRECTORY.into_iter().zip(&mut found) {
                     *found = rows(&at, session, sql, &[], |row| Ok(row.clone())).await?;
                 }

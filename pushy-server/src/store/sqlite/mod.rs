@@ -205,7 +205,7 @@ impl Store for SqliteStore {
 
     fn directory(&self) -> Result<Directory> {
         self.read_now(|c| {
-            let mut found: [Vec<Owned>; 5] = Default::default();
+            let mut found = statements::DIRECTORY.map(|_| Vec::new());
             for (sql, found) in statements::DIRECTORY.into_iter().zip(&mut found) {
                 *found = rows(c, sql, &[], Owned::read)?;
             }
