@@ -22,6 +22,11 @@ pub(crate) fn public(number: usize) -> &'static str {
     &KEYS[number].1
 }
 
+/// The private half.
+pub(crate) fn private(number: usize) -> &'static str {
+    &KEYS[number].0
+}
+
 /// Somebody who signs.
 #[derive(Debug, Clone)]
 pub(crate) struct Actor {
