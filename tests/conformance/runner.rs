@@ -153,9 +153,16 @@ fn grounds(args: &Args, tests: &[&'static Test]) -> Vec<(&'static str, Ground)> 
         let first = std::ptr::eq(*kind, &KINDS[0]);
         (first && by_url) || tests.iter().any(|test| args.wants(kind.name, test.name))
     };
+    let possible = |kind: &&Kind| {
+        let possible = kind.is_possible();
+        if !possible {
+            println!("{} ... skipped: PostgreSQL is not installed (script/bootstrap installs it)", kind.name);
+        }
+        possible
+    };
     std::thread::scope(|scope| {
         let start = |kind: &'static Kind| (kind.name, scope.spawn(|| Arc::new(Site::start(*kind, ""))));
-        let started: Vec<_> = KINDS.iter().filter(wanted).map(start).collect();
+        let started: Vec<_> = KINDS.iter().filter(wanted).filter(possible).map(start).collect();
         let ready = |handle: std::thread::ScopedJoinHandle<'_, Arc<Site>>| {
             handle.join().unwrap_or_else(|_| fail("a server did not start"))
         };

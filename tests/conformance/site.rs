@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pushy_tests::chef_stub::ChefStub;
+use pushy_tests::postgres;
 use pushy_tests::{Process, bin_dir, until};
 use serde_json::Value;
 
@@ -18,6 +19,7 @@ use crate::target::{Configured, actor};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Database {
     Sqlite,
+    Postgres,
 }
 
 /// Who knows users and clients.
@@ -39,6 +41,8 @@ pub(crate) struct Kind {
 pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "sqlite_standalone", database: Database::Sqlite, principals: Principals::Standalone },
     Kind { name: "sqlite_chef", database: Database::Sqlite, principals: Principals::Chef },
+    Kind { name: "postgres_standalone", database: Database::Postgres, principals: Principals::Standalone },
+    Kind { name: "postgres_chef", database: Database::Postgres, principals: Principals::Chef },
 ];
 
 /// Timers short enough for tests; the quickest that a busy machine still keeps.
@@ -53,9 +57,18 @@ pub(crate) struct Site {
     process: Mutex<Process>,
     dir: PathBuf,
     root: Option<tempfile::TempDir>,
+    // Goes last, after its server.
+    _database: Option<postgres::Database>,
 }
 
 const OUTSIDER: &str = "outsider";
+
+impl Kind {
+    /// Whether this machine has what it takes.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.database == Database::Sqlite || postgres::database().is_some()
+    }
+}
 
 impl Site {
     /// Makes a directory and starts a server there. A setting given here replaces the tests' own.
@@ -63,7 +76,15 @@ impl Site {
         let root = tempfile::tempdir().expect("a temporary folder");
         let dir = root.path().join("server");
         let mut init = Command::new(bin_dir().join("pushy-server"));
-        let made = init.args(["init", "--free-ports"]).arg(&dir).output().expect("pushy-server starts");
+        init.args(["init", "--free-ports"]).arg(&dir);
+        let database = match kind.database {
+            Database::Sqlite => None,
+            Database::Postgres => Some(postgres::database().expect("the runner has asked for it")),
+        };
+        if let Some(database) = &database {
+            init.args(["--database", &database.url()]);
+        }
+        let made = init.output().expect("pushy-server starts");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let (people, more): (Box<dyn People>, String) = match kind.principals {
             Principals::Standalone => (Box::new(Standalone::new(&dir)), String::new()),
@@ -83,7 +104,16 @@ impl Site {
         };
         people.add_outsider(OUTSIDER);
         let process = Mutex::new(process);
-        Site { kind, place, people, orgs: AtomicU32::new(0), process, dir, root: Some(root) }
+        Site {
+            kind,
+            place,
+            people,
+            orgs: AtomicU32::new(0),
+            process,
+            dir,
+            root: Some(root),
+            _database: database,
+        }
     }
 
     fn run(dir: &Path) -> Process {
