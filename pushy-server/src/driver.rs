@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pushy_core::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
 use pushy_core::job::JobRequest;
@@ -78,13 +79,15 @@ impl std::fmt::Debug for Look {
 #[derive(Debug, Clone)]
 pub struct Handle {
     events: mpsc::UnboundedSender<Event>,
+    /// As [`Server::views`], without asking the driver.
+    views: Arc<AtomicU64>,
 }
 
 impl Handle {
     /// A handle, and the events for [`Driver::run`].
     pub fn new() -> (Handle, mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = mpsc::unbounded_channel();
-        (Handle { events }, receiver)
+        (Handle { events, views: Arc::default() }, receiver)
     }
 
     /// Hands an event in; in vain when the server is stopping.
@@ -125,6 +128,11 @@ impl Handle {
     ) -> Result<T> {
         // Whoever asked may have gone away meanwhile: the answer goes into the void then.
         self.ask(|reply| Event::Look(Look(Box::new(move |s, b| drop(reply.send(look(s, b))))))).await
+    }
+
+    /// Differs from what it was before whenever an answer of [`Handle::node_states`] may.
+    pub fn views(&self) -> u64 {
+        self.views.load(Ordering::Acquire)
     }
 
     /// Every node of the organization with a live state.
@@ -172,14 +180,22 @@ pub struct Driver {
     broker: Broker,
     store: Arc<dyn Store>,
     feeds: Arc<Hub>,
+    views: Arc<AtomicU64>,
     waiting: HashMap<RequestId, Waiting>,
     requests: u64,
 }
 
 impl Driver {
     /// Puts the parts together; nothing happens before [`Driver::run`].
-    pub fn new(server: Server, broker: Broker, store: Arc<dyn Store>, feeds: Arc<Hub>) -> Driver {
-        Driver { server, broker, store, feeds, waiting: HashMap::new(), requests: 0 }
+    pub fn new(
+        server: Server,
+        broker: Broker,
+        store: Arc<dyn Store>,
+        feeds: Arc<Hub>,
+        handle: &Handle,
+    ) -> Driver {
+        let views = Arc::clone(&handle.views);
+        Driver { server, broker, store, feeds, views, waiting: HashMap::new(), requests: 0 }
     }
 
     /// Runs until `stop` is ready or the broker has ended.
@@ -252,6 +268,8 @@ impl Driver {
 
     fn handle(&mut self, input: Input) {
         self.server.handle(clock::now(), input);
+        // Before anything of it is told.
+        self.views.store(self.server.views(), Ordering::Release);
     }
 
     fn drain(&mut self) {

@@ -163,7 +163,7 @@ pub async fn run_with(
         keys.generation(),
         clock::wall(),
     ));
-    let driver = Driver::new(server, broker, Arc::clone(&store), Arc::clone(&feeds));
+    let driver = Driver::new(server, broker, Arc::clone(&store), Arc::clone(&feeds), &handle);
     let mut driver = tokio::spawn(driver.run(events, from_nodes, until(stopped)));
     let ends = handle.clone();
     let on_gone = Box::new(move |node| {
@@ -187,6 +187,7 @@ pub async fn run_with(
         store,
         driver: handle,
         feeds: Arc::clone(&feeds),
+        node_states: api::NodeStates::default(),
         scheme: if tls.is_some() { "https" } else { "http" },
         authority: format!("{}:{}", config::bracketed(&config.host()), ports.0.port()),
         validate_client_node_name: config.validate_client_node_name,

@@ -17,12 +17,14 @@ use pushy_tests::http::Http;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::load::Sender;
+
 /// A result with a text for people.
 pub(crate) type Outcome<T> = Result<T, String>;
 
 const PREFIX: &str = "fleet";
 
-fn text(error: impl std::fmt::Display) -> String {
+pub(crate) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
@@ -107,6 +109,29 @@ impl Lab {
         let mut lab = Lab { dir, nodes, host, user, http, server: None, fleet: None, said: Arc::default() };
         lab.start_server()?;
         Ok(lab)
+    }
+
+    /// Who signs, for requests of one's own.
+    pub(crate) fn sender(&self) -> Sender<'_> {
+        Sender { host: &self.host, user: "admin", key: &self.user }
+    }
+
+    /// Stops the fleet in its tracks, or lets it go on.
+    pub(crate) fn hold_fleet(&self, hold: bool) -> Outcome<()> {
+        let fleet = self.fleet.as_ref().ok_or("the fleet does not run")?;
+        kill(pid(fleet)?, if hold { Signal::SIGSTOP } else { Signal::SIGCONT }).map_err(text)
+    }
+
+    /// Starts a job on the first nodes and does not wait; its id.
+    pub(crate) fn start_job(&mut self, nodes: usize) -> Outcome<String> {
+        let names: Vec<String> = (1..=nodes).map(|i| format!("{PREFIX}{i}")).collect();
+        let body = json!({ "command": "chef-client", "nodes": names }).to_string();
+        let answer = self.call("POST", "jobs", &body)?;
+        answer["uri"]
+            .as_str()
+            .and_then(|uri| uri.rsplit('/').next())
+            .map(str::to_owned)
+            .ok_or("no uri".into())
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -67,7 +67,7 @@ impl Server {
         }
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.phase = rule.to;
-        self.views += 1;
+        self.views += u64::from(rule.to != from);
         match rule.to {
             NodePhase::Absent => {
                 node.silent = false;
@@ -108,7 +108,6 @@ impl Server {
                 NodeStep::Mute => {
                     if let Some(node) = self.nodes.get_mut(&id) {
                         node.silent = true;
-                        self.views += 1;
                     }
                 }
                 NodeStep::Down => self.node_down(id),
@@ -125,7 +124,9 @@ impl Server {
         let now = self.now.mono;
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let available = node.is_available();
-        if std::mem::replace(&mut node.was_available, available) != available || node.turned.is_none() {
+        let turned = std::mem::replace(&mut node.was_available, available) != available;
+        self.views += u64::from(turned);
+        if turned || node.turned.is_none() {
             node.turned = Some(now);
         }
     }
@@ -215,7 +216,6 @@ impl Server {
         let patience = self.patience();
         let node = self.nodes.get_mut(&id)?;
         let old = node.conn.replace(conn);
-        self.views += 1;
         node.life = self.now.mono;
         if node.phase != NodePhase::Absent {
             self.timers.set(Timer::Life(id), self.now.mono + patience);
@@ -232,7 +232,6 @@ impl Server {
             return;
         }
         node.conn = None;
-        self.views += 1;
         node.life = self.now.mono;
         self.note_availability(id);
         let Some(node) = self.nodes.get(&id) else { return };

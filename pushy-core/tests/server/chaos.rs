@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pushy_core::event::Event;
-use pushy_core::ids::JobId;
+use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{JobStatus, NodeStatus};
 use pushy_core::message::{Caps, JobState, NodeMessage, ServerMessage};
-use pushy_core::server::{Output, ServerConfig};
+use pushy_core::server::{NodeState, Output, ServerConfig};
 use pushy_core::time::Millis;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -34,6 +34,8 @@ struct World {
     /// What the feed said of the end of each job.
     ended: BTreeMap<JobId, JobStatus>,
     hits: BTreeMap<&'static str, usize>,
+    /// The last answer about all nodes.
+    shown: Option<(u64, Vec<(NodeName, NodeState)>)>,
 }
 
 impl World {
@@ -49,7 +51,16 @@ impl World {
             agents.insert(name, Agent { results, ..Agent::default() });
         }
         let random = ChaCha8Rng::seed_from_u64(seed);
-        World { lab, agents, random, seed, jobs: vec![], ended: BTreeMap::new(), hits: BTreeMap::new() }
+        World {
+            lab,
+            agents,
+            random,
+            seed,
+            jobs: vec![],
+            ended: BTreeMap::new(),
+            hits: BTreeMap::new(),
+            shown: None,
+        }
     }
 
     fn chance(&mut self, of: u32) -> bool {
@@ -221,6 +232,7 @@ impl World {
                 self.hit("restart");
                 self.lab.disk = Disk::Keeps;
                 self.lab.restart(1_000);
+                self.shown = None;
             }
             _ => {
                 let millis = u64::from(self.random.next_u32() % 1_500);
@@ -228,6 +240,11 @@ impl World {
             }
         }
         self.settle();
+        // What may be shown again without asking is what asking would give.
+        let now = (self.lab.server.views(), self.lab.server.node_states(&org()));
+        if let Some((views, states)) = self.shown.replace(now.clone()) {
+            assert!(views != now.0 || states == now.1, "seed {}: {states:?} became {:?}", self.seed, now.1);
+        }
     }
 
     fn connect(&mut self, name: &str) {

@@ -26,6 +26,7 @@ use crate::feeds::Hub;
 use crate::principals::Principals;
 use crate::store::Store;
 use error::Failure;
+pub use node_states::NodeStates;
 
 /// The longest request body, in bytes (2.1).
 const MAX_BODY: usize = 1_000_000;
@@ -44,6 +45,8 @@ pub struct Api {
     pub driver: Handle,
     /// What happens to jobs.
     pub feeds: Arc<Hub>,
+    /// The last answers about all nodes.
+    pub node_states: NodeStates,
     /// `http` or `https`: what the listener speaks.
     pub scheme: &'static str,
     /// Host and port for absolute URIs when a request names no host.
@@ -264,8 +267,8 @@ fn wants_detail(parts: &Parts) -> bool {
     parts.uri.query().is_some() && query(parts, "detail").as_deref() == Some("1")
 }
 
-fn json_response(status: StatusCode, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
+fn json_response(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

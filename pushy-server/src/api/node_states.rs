@@ -1,9 +1,12 @@
 //! `node_states` and `node_states/NODE` (2.4.7, 2.4.8).
 
-use axum::body::Body;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{Response, StatusCode};
-use pushy_core::ids::{NodeName, NodeRef};
+use pushy_core::ids::{NodeName, NodeRef, OrgId};
 use pushy_core::server::NodeState;
 use serde_json::{Value, json};
 
@@ -21,12 +24,55 @@ pub(super) async fn list(api: &Api, parts: &Parts, caller: Caller) -> Result<Res
         let list: Vec<Value> = details.iter().map(detail::node).collect();
         return Ok(json_response(StatusCode::OK, Value::from(list).to_string()));
     }
-    let states = api.driver.node_states(caller.org.id).await.map_err(stopping)?;
-    let list: Vec<Value> = states
-        .iter()
-        .map(|(name, state)| json!({ "node_name": name.as_str(), "availability": availability(*state) }))
-        .collect();
-    Ok(json_response(StatusCode::OK, Value::from(list).to_string()))
+    let org = caller.org.id;
+    // Taken first: what changes while the machine is asked makes the next one ask again.
+    let views = api.driver.views();
+    let body = match api.node_states.find(&org, views) {
+        Some(body) => body,
+        None => {
+            let states = api.driver.node_states(org.clone()).await.map_err(stopping)?;
+            api.node_states.keep(org, views, document(&states))
+        }
+    };
+    Ok(json_response(StatusCode::OK, body))
+}
+
+fn document(states: &[(NodeName, NodeState)]) -> Bytes {
+    let mut text = Vec::with_capacity(2 + 64 * states.len());
+    text.push(b'[');
+    for (number, (name, state)) in states.iter().enumerate() {
+        let separator: &[u8] = if number == 0 { b"" } else { b"," };
+        text.extend_from_slice(separator);
+        text.extend_from_slice(b"{\"node_name\":");
+        text.extend_from_slice(Value::from(name.as_str()).to_string().as_bytes());
+        text.extend_from_slice(b",\"availability\":\"");
+        text.extend_from_slice(availability(*state).as_bytes());
+        text.extend_from_slice(b"\"}");
+    }
+    text.push(b']');
+    text.into()
+}
+
+/// The last answer of each organization, given again until a node's state changes.
+#[derive(Debug, Default)]
+pub struct NodeStates {
+    kept: Mutex<HashMap<OrgId, (u64, Bytes)>>,
+}
+
+impl NodeStates {
+    fn lock(&self) -> MutexGuard<'_, HashMap<OrgId, (u64, Bytes)>> {
+        // Single operations leave nothing half done.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, org: &OrgId, views: u64) -> Option<Bytes> {
+        self.lock().get(org).filter(|(of, _)| *of == views).map(|(_, body)| body.clone())
+    }
+
+    fn keep(&self, org: OrgId, views: u64, body: Bytes) -> Bytes {
+        self.lock().insert(org, (views, body.clone()));
+        body
+    }
 }
 
 pub(super) async fn get(
