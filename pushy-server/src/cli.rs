@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use pushy_core::{Error, ErrorCode, Result};
 use serde_json::Value;
 
@@ -16,8 +16,13 @@ use crate::admin::{Admin, Command, NewKey, ask};
 use crate::config::Config;
 use crate::handover::{self, Target};
 use crate::init::{self, ChefArgs, Init};
+use crate::ops::Ops;
 use crate::store::Options;
-use crate::{Listeners, files, keys};
+use crate::{files, keys};
+
+mod run;
+
+use run::{DoctorArgs, DrainArgs, RunArgs};
 
 /// The Push Jobs server.
 #[derive(Debug, Parser)]
@@ -41,6 +46,15 @@ enum Verb {
     Run(RunArgs),
     /// Show how the running server is
     Status {
+        /// The server's directory
+        dir: Option<PathBuf>,
+    },
+    /// Look for what is wrong, and say what to do; exit status 1 when there is a problem
+    Doctor(DoctorArgs),
+    /// Take no new jobs, wait for the running ones, then stop the server
+    Drain(DrainArgs),
+    /// Let the running server read its settings, certificate and audit log again, as HUP does
+    Reload {
         /// The server's directory
         dir: Option<PathBuf>,
     },
@@ -88,26 +102,6 @@ struct InitArgs {
     free_ports: bool,
     #[command(flatten)]
     chef: ChefArgs,
-}
-
-#[derive(Debug, Args)]
-struct RunArgs {
-    /// The server's directory
-    dir: Option<PathBuf>,
-    /// Least level of log lines: error, warn, info, debug, trace
-    #[arg(long, default_value = "info", value_name = "LEVEL")]
-    log_level: tracing::level_filters::LevelFilter,
-    /// Form of log lines, on standard error
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// For people
-    Text,
-    /// One JSON object a line
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -197,9 +191,18 @@ impl Cli {
             Verb::Init(args) => make(out, *args, org).await,
             Verb::Run(args) => {
                 let dir = args.dir.clone().unwrap_or(dir);
-                run(out, &dir, &args).await
+                run::run(out, &dir, &args).await
             }
-            Verb::Status { dir: given } => status(out, &given.unwrap_or(dir)).await,
+            Verb::Status { dir: given } => run::status(out, &given.unwrap_or(dir)).await,
+            Verb::Doctor(args) => {
+                let dir = args.dir.clone().unwrap_or(dir);
+                run::doctor(out, &dir, &args).await
+            }
+            Verb::Drain(args) => {
+                let dir = args.dir.clone().unwrap_or(dir);
+                run::drain(out, &dir, &args).await
+            }
+            Verb::Reload { dir: given } => run::reload(out, &given.unwrap_or(dir)).await,
             Verb::Org(verb) => org_verb(out, &dir, org, verb).await,
             Verb::User(verb) => user_verb(out, &dir, org, verb).await,
             Verb::Node(verb) => nodes::verb(out, &dir, org, verb).await,
@@ -257,59 +260,6 @@ fn free_ports() -> Result<[u16; 3]> {
     Err(Error::new(ErrorCode::Io, "found no free ports on 127.0.0.1; name some with --api-listen and so on"))
 }
 
-async fn run(out: Out<'_>, dir: &Path, args: &RunArgs) -> Result<()> {
-    let config = Config::load(dir)?;
-    start_log(args);
-    crate::broker::raise_descriptor_limit();
-    let shutdown = stop_signal()?;
-    // Before the ports, so that a second server in the directory hears the true reason.
-    drop(files::DirLock::take(dir)?);
-    let listeners = Listeners::bind(&config)?;
-    let ready = |about: &Value| {
-        let text = |name: &str| about[name].as_str().unwrap_or_default().to_owned();
-        say(
-            out,
-            format_args!(
-                "ready api={} heartbeat={} command={}",
-                text("api_url"),
-                text("heartbeat_addr"),
-                text("command_addr")
-            ),
-        );
-    };
-    crate::run(config, listeners, ready, shutdown).await
-}
-
-/// Log lines on standard error: ours at the level asked for, those of libraries only when something is wrong.
-fn start_log(args: &RunArgs) {
-    use tracing_subscriber::filter::{LevelFilter, Targets};
-    use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-    use tracing_subscriber::util::SubscriberInitExt as _;
-    let levels = Targets::new()
-        .with_default(args.log_level.min(LevelFilter::WARN))
-        .with_target("pushy_server", args.log_level)
-        .with_target("pushy_core", args.log_level);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match args.log_format {
-        LogFormat::Text => lines.with_ansi(false).with_target(false).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
-}
-
-/// Ready at TERM or INT.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).map_err(|e| Error::new(ErrorCode::Io, format!("signal handlers: {e}")));
-    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    })
-}
-
 /// Carries a command out in the running server, or else on its database.
 async fn operate(dir: &Path, command: Command) -> Result<Value> {
     // A server that is starting or stopping has the lock but not yet, or no longer, the socket.
@@ -328,6 +278,9 @@ async fn operate(dir: &Path, command: Command) -> Result<Value> {
                 driver: None,
                 api_url: (port != 0 || config.advertise_api_url.is_some()).then(|| config.api_url(port)),
                 about: Value::Null,
+                ops: Ops::new(&config.operation)?,
+                drain_timeout: config.operation.drain_timeout,
+                reload: None,
                 chef: config.chef,
             };
             let answer = admin.execute(command).await;
@@ -346,41 +299,6 @@ async fn target(dir: &Path, org: &Option<String>) -> Result<Target> {
     let answer = operate(dir, Command::Describe { org: org.clone() }).await?;
     let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
     Ok(Target { api_url: text("api_url"), org: text("org") })
-}
-
-async fn status(out: Out<'_>, dir: &Path) -> Result<()> {
-    let about = match ask(dir, &Command::Status).await? {
-        Some(about) => about,
-        None => {
-            Config::load(dir)?;
-            return Err(Error::new(
-                ErrorCode::InvalidState,
-                format!(
-                    "the server of {} does not run; start it with `pushy-server run {}`",
-                    dir.display(),
-                    dir.display()
-                ),
-            ));
-        }
-    };
-    for (name, label) in [
-        ("version", "version"),
-        ("pid", "pid"),
-        ("api_url", "REST API"),
-        ("heartbeat_addr", "heartbeat"),
-        ("command_addr", "command"),
-        ("incarnation_id", "incarnation"),
-        ("nodes", "nodes"),
-        ("command_connections", "connections"),
-        ("jobs", "jobs running"),
-    ] {
-        let value = match &about[name] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        say(out, format_args!("{label:<13}{value}"));
-    }
-    Ok(())
 }
 
 async fn org_verb(out: Out<'_>, dir: &Path, org: Option<String>, verb: OrgVerb) -> Result<()> {

@@ -15,10 +15,12 @@ use pushy_core::{Error, ErrorCode, Result};
 use crate::store::Place;
 
 mod chef;
+mod operation;
 mod reader;
 mod settings;
 
 pub use chef::ChefServer;
+pub use operation::{LogLevel, Network, Operation};
 use reader::Reader;
 pub use settings::{SETTINGS, Setting};
 
@@ -84,6 +86,10 @@ pub struct Config {
     pub max_connections_per_address: Option<u32>,
     /// The Chef server that knows who is who; `None`: the server's own directory does.
     pub chef: Option<ChefServer>,
+    /// Metrics, audit log and the like.
+    pub operation: Operation,
+    /// Whether the log level came from the command line, so that a reload leaves it alone.
+    pub keep_log_level: bool,
 }
 
 impl Config {
@@ -157,6 +163,8 @@ impl Config {
             max_connections_per_address: Some(r.integer("max_connections_per_address", 0, 1_000_000, 0)?)
                 .filter(|n| *n > 0),
             chef: ChefServer::read(&mut r, dir)?,
+            operation: Operation::read(&mut r, dir)?,
+            keep_log_level: false,
         };
         r.finish()?;
         Ok(config)
@@ -233,6 +241,14 @@ impl Config {
         }
         text
     }
+}
+
+/// The settings that have other values in one text than in the other; unreadable texts have none.
+pub(crate) fn differences(one: &str, other: &str) -> Vec<&'static str> {
+    let (Ok(one), Ok(other)) = (one.parse::<toml::Table>(), other.parse::<toml::Table>()) else {
+        return Vec::new();
+    };
+    SETTINGS.iter().map(|setting| setting.name).filter(|name| one.get(*name) != other.get(*name)).collect()
 }
 
 /// This host's name, for logs and heartbeats.

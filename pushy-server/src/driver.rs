@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use crate::broker::{Broker, BrokerEvent};
 use crate::clock;
 use crate::feeds::Hub;
+use crate::ops::Ops;
 use crate::store::{Saved, Store};
 
 /// So many events are taken before timers and waiting commits get their turn.
@@ -181,6 +182,7 @@ pub struct Driver {
     store: Arc<dyn Store>,
     feeds: Arc<Hub>,
     views: Arc<AtomicU64>,
+    ops: Arc<Ops>,
     waiting: HashMap<RequestId, Waiting>,
     requests: u64,
 }
@@ -193,9 +195,10 @@ impl Driver {
         store: Arc<dyn Store>,
         feeds: Arc<Hub>,
         handle: &Handle,
+        ops: Arc<Ops>,
     ) -> Driver {
         let views = Arc::clone(&handle.views);
-        Driver { server, broker, store, feeds, views, waiting: HashMap::new(), requests: 0 }
+        Driver { server, broker, store, feeds, views, ops, waiting: HashMap::new(), requests: 0 }
     }
 
     /// Runs until `stop` is ready or the broker has ended.
@@ -229,7 +232,10 @@ impl Driver {
                     }
                     for event in from_nodes.drain(..) {
                         match event {
-                            BrokerEvent::Input(input) => self.handle(input),
+                            BrokerEvent::Input(input) => {
+                                self.ops.came(&input);
+                                self.handle(input);
+                            }
                             BrokerEvent::Room => {}
                         }
                     }
@@ -300,10 +306,15 @@ impl Driver {
                 let request = self.expect(Waiting::Job(reply));
                 self.handle(Input::StartJob { request, org, requester, job });
             }
-            Event::Saved(Saved::Kept(ticket)) => self.handle(Input::Persisted { ticket }),
-            Event::Saved(Saved::Failed(ticket, error)) => {
-                tracing::error!("cannot store: {error}");
-                self.handle(Input::PersistFailed { ticket });
+            Event::Saved(saved) => {
+                self.ops.saved(&saved);
+                match saved {
+                    Saved::Kept(ticket) => self.handle(Input::Persisted { ticket }),
+                    Saved::Failed(ticket, error) => {
+                        tracing::error!("cannot store: {error}");
+                        self.handle(Input::PersistFailed { ticket });
+                    }
+                }
             }
             Event::EndBindings(node, why) => self.handle(Input::EndBindings { node, why }),
             Event::Look(Look(look)) => look(&self.server, &self.broker),
@@ -311,6 +322,7 @@ impl Driver {
     }
 
     fn carry_out(&mut self, output: Output) {
+        self.ops.goes(&output);
         match output {
             Output::Accept { conn } => self.broker.accept(conn),
             Output::Refuse { conn, .. } => self.broker.refuse(conn),

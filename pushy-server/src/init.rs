@@ -172,6 +172,9 @@ async fn fill(
         api_url: None,
         about: serde_json::Value::Null,
         chef: None,
+        ops: Arc::default(),
+        drain_timeout: std::time::Duration::ZERO,
+        reload: None,
     };
     operator.execute(Command::OrgAdd { name: init.org.clone() }).await?;
     operator.execute(admin).await?;

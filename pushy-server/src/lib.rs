@@ -25,6 +25,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod directory;
+pub mod doctor;
 pub mod driver;
 pub mod feeds;
 mod files;
@@ -32,6 +33,7 @@ mod handover;
 mod init;
 pub mod keys;
 pub mod nodes;
+pub mod ops;
 pub mod principals;
 pub mod store;
 mod tls;
@@ -41,6 +43,8 @@ use broker::{Broker, BrokerConfig};
 use config::Config;
 use driver::{Driver, Event, Handle};
 use keys::Keys;
+use ops::Ops;
+use ops::reload::Reload;
 use principals::Principals;
 use store::Store;
 
@@ -62,6 +66,8 @@ pub struct Listeners {
     pub heartbeat: TcpListener,
     /// The nodes' command channel.
     pub command: TcpListener,
+    /// Metrics, if they are wanted.
+    pub metrics: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -84,6 +90,7 @@ impl Listeners {
             api: bind("api_listen", config.api_listen)?,
             heartbeat: bind("heartbeat_listen", config.heartbeat_listen)?,
             command: bind("command_listen", config.command_listen)?,
+            metrics: config.operation.metrics_listen.map(|at| bind("metrics_listen", at)).transpose()?,
         })
     }
 }
@@ -128,6 +135,9 @@ pub async fn run_with(
     let keys = load_keys(&config.dir, &*store)?;
     let directory = Arc::new(RwLock::new(store.directory()?));
     let tls = config.tls.as_ref().map(|(cert, key)| tls::config(cert, key)).transpose()?;
+    let ops = Ops::new(&config.operation)?;
+    let reload = Arc::new(Reload::new(&config, Arc::clone(&ops), tls.clone()));
+    let metrics = listeners.metrics.as_ref().map(address).transpose()?;
     let ports = (address(&listeners.api)?, address(&listeners.heartbeat)?, address(&listeners.command)?);
 
     let machine = config.machine(ports.1.port(), ports.2.port());
@@ -137,6 +147,7 @@ pub async fn run_with(
         "api": ports.0.to_string(),
         "heartbeat": ports.1.to_string(),
         "command": ports.2.to_string(),
+        "metrics": metrics.map(|at| at.to_string()),
         "api_url": config.api_url(ports.0.port()),
         "heartbeat_addr": machine.heartbeat_addr,
         "command_addr": machine.command_addr,
@@ -163,7 +174,8 @@ pub async fn run_with(
         keys.generation(),
         clock::wall(),
     ));
-    let driver = Driver::new(server, broker, Arc::clone(&store), Arc::clone(&feeds), &handle);
+    let driver =
+        Driver::new(server, broker, Arc::clone(&store), Arc::clone(&feeds), &handle, Arc::clone(&ops));
     let mut driver = tokio::spawn(driver.run(events, from_nodes, until(stopped)));
     let ends = handle.clone();
     let on_gone = Box::new(move |node| {
@@ -178,6 +190,9 @@ pub async fn run_with(
         api_url: Some(config.api_url(ports.0.port())),
         about: about.clone(),
         chef: config.chef.clone(),
+        ops: Arc::clone(&ops),
+        drain_timeout: config.operation.drain_timeout,
+        reload: Some(Arc::clone(&reload)),
     });
     let socket = config.dir.join(admin::SOCKET);
     let admin_task = tokio::spawn(admin.serve(admin_listener(&socket)?));
@@ -188,11 +203,24 @@ pub async fn run_with(
         driver: handle,
         feeds: Arc::clone(&feeds),
         node_states: api::NodeStates::default(),
+        ops: Arc::clone(&ops),
         scheme: if tls.is_some() { "https" } else { "http" },
         authority: format!("{}:{}", config::bracketed(&config.host()), ports.0.port()),
         validate_client_node_name: config.validate_client_node_name,
         incarnation: keys.incarnation().to_string(),
     });
+    let source = ops::http::Source {
+        ops: Arc::clone(&ops),
+        driver: api.driver.clone(),
+        feeds: Arc::clone(&feeds),
+        database: match &config.database {
+            store::Place::Sqlite(path) => Some(path.clone()),
+            store::Place::Postgres(_) => None,
+        },
+    };
+    let metrics_task =
+        listeners.metrics.map(|listener| tokio::spawn(ops::http::serve(listener, source.into())));
+    let reload_task = tokio::spawn(reload.watch(config.operation.tls_check_interval));
     let rest = axum_server::Handle::new();
     let patience = PatientAcceptor { patience: config.send_timeout.into() };
     let rest_task = tokio::spawn(serve_rest(listeners.api, tls, rest.clone(), patience, api));
@@ -207,9 +235,14 @@ pub async fn run_with(
 
     let result = tokio::select! {
         () = shutdown => Ok(()),
+        () = ops.health.drained.notified() => Ok(()),
         _ = &mut driver => Err(Error::new(ErrorCode::Internal, "the driver has ended; the log says why")),
     };
     tracing::info!("stopping");
+    reload_task.abort();
+    if let Some(task) = metrics_task {
+        task.abort();
+    }
     // Left-overs are harmless: the next start replaces both files.
     let _ = std::fs::remove_file(&run_file);
     admin_task.abort();
@@ -281,7 +314,7 @@ async fn serve_rest(
     api: Arc<api::Api>,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
-    let service = api::router(api).into_make_service();
+    let service = api::router(api).into_make_service_with_connect_info::<SocketAddr>();
     let mut server = axum_server::from_tcp(listener)?.handle(handle);
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(Some(IDLE_REST));
     // A new acceptor forgets `http1_only`: it comes last. Without it HTTP/2 is taken from anybody who begins with it.

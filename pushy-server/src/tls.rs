@@ -19,6 +19,14 @@ const PROTOCOLS: &[u8] = b"\x08http/1.1";
 /// # Errors
 /// When a file cannot be read, or the two are not what they should be or do not belong together.
 pub(crate) fn config(cert: &Path, key: &Path) -> Result<OpenSSLConfig> {
+    Ok(OpenSSLConfig::from_acceptor(acceptor_of(cert, key)?))
+}
+
+/// The same for a listener that has a configuration already.
+///
+/// # Errors
+/// As [`config`].
+pub(crate) fn acceptor_of(cert: &Path, key: &Path) -> Result<Arc<SslAcceptor>> {
     for path in [cert, key] {
         std::fs::File::open(path).map_err(|e| files::io(path, &e))?;
     }
@@ -27,7 +35,7 @@ pub(crate) fn config(cert: &Path, key: &Path) -> Result<OpenSSLConfig> {
         let text = format!("tls_cert {} and tls_key {}: {what}", cert.display(), key.display());
         Error::new(ErrorCode::InvalidKey, text)
     })?;
-    Ok(OpenSSLConfig::from_acceptor(Arc::new(acceptor)))
+    Ok(Arc::new(acceptor))
 }
 
 fn acceptor(cert: &Path, key: &Path) -> std::result::Result<SslAcceptor, ErrorStack> {

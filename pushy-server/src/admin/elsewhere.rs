@@ -3,14 +3,15 @@
 
 use pushy_core::Result;
 
-use super::{Command, Member, check_name, refused};
+use super::{Command, check_name, refused};
 use crate::config::ChefServer;
+use crate::directory::Member;
 
 /// Lets a command through, or says where it belongs.
 pub(super) fn check(command: &Command, chef: Option<&ChefServer>) -> Result<()> {
     let Some(chef) = chef else { return Ok(()) };
     let what = match command {
-        Command::Status => return Ok(()),
+        Command::Status | Command::Drain { .. } | Command::Reload | Command::Warnings => return Ok(()),
         Command::Describe { .. } if chef.organization.is_some() => return Ok(()),
         Command::Describe { .. } => "users and nodes",
         Command::OrgAdd { .. }

@@ -9,7 +9,8 @@ use pushy_core::ids::OrgId;
 use super::Api;
 use super::error::Failure;
 use crate::directory::{Kind, Principal, StoredKey};
-use crate::principals::{Action, OrgRef};
+use crate::ops::audit;
+use crate::principals::{Action, OrgRef, Unanswered};
 
 /// Somebody whose signature fits and who belongs to the organization.
 #[derive(Debug, Clone)]
@@ -39,7 +40,12 @@ pub(super) async fn authenticate(
     body: &[u8],
 ) -> Result<Caller, Failure> {
     let user = head.user();
-    let found = api.principals.look_up(org, user).await?;
+    let found = api.principals.look_up(org, user).await;
+    match &found {
+        Err(Unanswered::BadGateway(_) | Unanswered::Unavailable(_)) => api.ops.health.chef.bad(),
+        _ => api.ops.health.chef.good(),
+    }
+    let found = found?;
     if !found.known {
         return Err(AuthError::UnknownPrincipal { user: user.to_owned() }.into());
     }
@@ -70,6 +76,18 @@ fn fitting_key<'a>(
 }
 
 impl Caller {
+    /// A line in the audit log: who, from where, and `about`. That it cannot be written stops nothing.
+    pub(super) fn audit(&self, api: &Api, parts: &Parts, what: &str, mut about: serde_json::Value) {
+        let origin = api.ops.audit.origin(parts);
+        about["org"] = self.org.name.as_str().into();
+        about["user"] = self.name.as_str().into();
+        about["kind"] = if self.kind == Kind::Client { "client" } else { "user" }.into();
+        about["key"] = audit::fingerprint(&self.public_key).into();
+        about["address"] = origin.address.map(|address| address.to_string()).into();
+        about["via"] = origin.via.map(|address| address.to_string()).into();
+        api.ops.audit_line(what, about);
+    }
+
     /// The read rule (3.3).
     pub(super) async fn may_read(&self, api: &Api) -> Result<(), Failure> {
         self.may(api, Action::Read).await

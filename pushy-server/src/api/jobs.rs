@@ -11,6 +11,8 @@ use super::auth::Caller;
 use super::error::Failure;
 use super::negotiate;
 use super::{Api, json_response, query, wants_detail};
+use crate::ops::audit;
+use crate::ops::health::DRAINING;
 use crate::store::JobFilter;
 
 /// What a list shows in place of a value of `env` (decision 43).
@@ -28,16 +30,27 @@ pub(super) async fn post(
     caller: Caller,
     job: JobRequest,
 ) -> Result<Response<Body>, Failure> {
-    caller.may_write(api).await?;
+    let mut about = audit::job(&job.command, &job.nodes);
+    if let Err(failure) = caller.may_write(api).await {
+        if matches!(failure, Failure::Auth(_)) {
+            caller.audit(api, parts, "job_denied", about);
+        }
+        return Err(failure);
+    }
     negotiate::acceptable(&parts.headers, "application", "json")?;
     negotiate::is_json(&parts.headers)?;
-    let Caller { org, name, .. } = caller;
+    if api.ops.health.is_draining() {
+        return Err(Failure::Unavailable(DRAINING.into()));
+    }
+    let (org, name) = (caller.org.clone(), caller.name.clone());
     // Options are secrets (decision 43); who asked for what on how many nodes is not.
     let (command, nodes) = (job.command.clone(), job.nodes.len());
     let id = api.driver.start_job(org.id, name.clone(), job).await.map_err(|e| match e.code() {
         ErrorCode::Internal => Failure::Internal(e.message().to_owned()),
         _ => Failure::Unavailable(e.message().to_owned()),
     })?;
+    about["job"] = id.as_str().into();
+    caller.audit(api, parts, "job_started", about);
     tracing::info!(job = id.as_str(), org = org.name.as_str(), user = ?name, ?command, nodes, "job started");
     let base = negotiate::base_uri(&parts.headers, api.scheme, &api.authority);
     let uri = if super::names_org(parts.uri.path()) {

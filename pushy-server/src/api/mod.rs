@@ -23,6 +23,7 @@ use pushy_core::ids::OrgName;
 
 use crate::driver::Handle;
 use crate::feeds::Hub;
+use crate::ops::{self, Ops};
 use crate::principals::Principals;
 use crate::store::Store;
 use error::Failure;
@@ -55,12 +56,16 @@ pub struct Api {
     pub validate_client_node_name: bool,
     /// Id of the server's keys, for `_status`.
     pub incarnation: String,
+    /// Counters, health, audit log.
+    pub ops: Arc<Ops>,
 }
 
 /// What a path leads to. Segments are taken as sent, not decoded (2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resource<'a> {
     Status,
+    Health,
+    Ready,
     Config { org: &'a str, node: &'a str },
     Jobs { org: &'a str },
     Job { org: &'a str, id: &'a str },
@@ -98,6 +103,8 @@ impl<'a> Resource<'a> {
             ["pushy", "_status"] | ["organizations", _, "pushy", "_status"] if !names_org(path) => {
                 Resource::Status
             }
+            ["healthz"] | ["organizations", _, "healthz"] if !names_org(path) => Resource::Health,
+            ["readyz"] | ["organizations", _, "readyz"] if !names_org(path) => Resource::Ready,
             ["organizations", org, "pushy", "config", node] => Resource::Config { org, node },
             ["organizations", org, "pushy", "jobs"] => Resource::Jobs { org },
             ["organizations", org, "pushy", "jobs", id] => Resource::Job { org, id },
@@ -125,6 +132,8 @@ impl<'a> Resource<'a> {
             Resource::Jobs { .. } | Resource::Search { .. } => "POST, GET",
             Resource::Publish { .. } => "PUT",
             Resource::Status
+            | Resource::Health
+            | Resource::Ready
             | Resource::Config { .. }
             | Resource::Job { .. }
             | Resource::Output { .. }
@@ -141,7 +150,7 @@ impl<'a> Resource<'a> {
 
     fn org(self) -> Option<&'a str> {
         match self {
-            Resource::Status => None,
+            Resource::Status | Resource::Health | Resource::Ready => None,
             Resource::Config { org, .. }
             | Resource::Jobs { org }
             | Resource::Job { org, .. }
@@ -160,6 +169,29 @@ impl<'a> Resource<'a> {
     }
 }
 
+impl Resource<'_> {
+    /// What metrics call it.
+    fn route(self) -> &'static str {
+        match self {
+            Resource::Status => "status",
+            Resource::Health => "healthz",
+            Resource::Ready => "readyz",
+            Resource::Config { .. } => "config",
+            Resource::Jobs { .. } => "jobs",
+            Resource::Job { .. } => "job",
+            Resource::Output { .. } => "output",
+            Resource::NodeStates { .. } => "node_states",
+            Resource::NodeState { .. } => "node_state",
+            Resource::Feed { .. } => "feed",
+            Resource::JobFeed { .. } => "job_feed",
+            Resource::Publish { .. } => "publish",
+            Resource::Nodes { .. } | Resource::EnvironmentNodes { .. } => "nodes",
+            Resource::Node { .. } => "node",
+            Resource::Indexes { .. } | Resource::Search { .. } => "search",
+        }
+    }
+}
+
 /// The service. Paths are matched here and not by the router, which knows 404 only after the method.
 pub fn router(api: Arc<Api>) -> Router {
     Router::new().fallback(serve).with_state(api)
@@ -170,10 +202,13 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let started = std::time::Instant::now();
     let (parts, body) = request.into_parts();
-    let response = match answer(&api, &parts, body).await {
+    let resource = Resource::of(parts.uri.path(), api.only_org.as_ref().map(OrgName::as_str));
+    let response = match answer(&api, resource, &parts, body).await {
         Ok(response) => response,
         Err(failure) => failure.response(number),
     };
+    let route = resource.map_or("other", Resource::route);
+    api.ops.metrics.request(route, response.status().as_u16(), started.elapsed());
     tracing::debug!(
         request = number,
         method = parts.method.as_str(),
@@ -185,9 +220,13 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
     response
 }
 
-async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, Failure> {
-    let resource = Resource::of(parts.uri.path(), api.only_org.as_ref().map(OrgName::as_str))
-        .ok_or(Failure::NotFound)?;
+async fn answer(
+    api: &Api,
+    resource: Option<Resource<'_>>,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response<Body>, Failure> {
+    let resource = resource.ok_or(Failure::NotFound)?;
     let write = match (&parts.method, resource) {
         (&Method::PUT, Resource::Publish { .. }) => true,
         (&Method::GET, resource) if !matches!(resource, Resource::Publish { .. }) => false,
@@ -207,7 +246,11 @@ async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, 
         _ => return Err(Failure::UnknownMethod),
     };
     let Some(org) = resource.org() else {
-        return status::get(api, parts, body).await;
+        return match resource {
+            Resource::Health => Ok(ops::http::healthz(&api.driver).await),
+            Resource::Ready => Ok(ops::http::readyz(&api.ops)),
+            _ => status::get(api, parts, body).await,
+        };
     };
     let head = auth::read(parts)?;
     let body = read_body(body).await?;
@@ -222,7 +265,7 @@ async fn answer(api: &Api, parts: &Parts, body: Body) -> Result<Response<Body>, 
     };
     let caller = auth::authenticate(api, &head, org, parts, &body).await?;
     match resource {
-        Resource::Status => Err(Failure::NotFound),
+        Resource::Status | Resource::Health | Resource::Ready => Err(Failure::NotFound),
         Resource::Config { node, .. } => {
             let key = key.ok_or_else(|| Failure::Internal("the key was not read".into()))?;
             config::get(api, parts, caller, node, key).await

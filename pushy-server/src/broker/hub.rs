@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::conn::{COMMANDS, Conn, HEARTBEATS, Stage};
-use super::refusals::{Addresses, Refusals, Who};
+use super::refusals::{Addresses, Refusals, Who, kind};
 use super::{BULK_ROOM, BrokerConfig, BrokerEvent, Command, MAX_QUEUED, MAX_QUEUED_PER_CONNECTION, Shared};
 
 /// Slots 0 and 1 are the listeners, 2 the waker.
@@ -249,6 +249,7 @@ impl Hub {
             None
         };
         if let Some(reason) = full {
+            self.shared.refused("too_many");
             if self.refusals.say(Who::Address(address.ip()), self.now) {
                 tracing::warn!(peer = %address, port = name(port), reason, "connection closed");
             }
@@ -384,6 +385,7 @@ impl Hub {
         let now = self.now;
         let Some(conn) = self.conn(slot) else { return };
         let (address, port, key, stage) = (conn.address, name(conn.port), conn.key, conn.stage);
+        self.shared.refused(kind(refusal));
         let who = key.map_or(Who::Address(address.ip()), Who::Key);
         if self.refusals.say(who, now) {
             let key = key.map(|key| format!("{key:?}"));

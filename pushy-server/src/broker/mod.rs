@@ -6,6 +6,7 @@
 //! else: no task, no channel, no buffer while it is silent. The driver gets [`BrokerEvent`]s through a
 //! bounded channel (full, it stops the reading) and speaks through [`Broker`], whose calls never wait.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -133,9 +134,28 @@ struct Shared {
     wants_room: AtomicBool,
     nodes: AtomicUsize,
     subscribers: AtomicUsize,
+    /// Connections that a rule of the transport ended, by reason. Seldom enough for a lock.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// The connections in figures.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Connections to the command port with a complete handshake.
+    pub nodes: usize,
+    /// The same on the heartbeat port.
+    pub subscribers: usize,
+    /// Bytes that wait for the network.
+    pub queued: usize,
+    /// Connections that a rule of the transport ended, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
 }
 
 impl Shared {
+    fn refused(&self, reason: &'static str) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
     fn commands(&self) -> MutexGuard<'_, Vec<Command>> {
         // A push cannot leave the list half done.
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
@@ -167,6 +187,7 @@ impl Broker {
             wants_room: AtomicBool::new(false),
             nodes: AtomicUsize::new(0),
             subscribers: AtomicUsize::new(0),
+            refused: Mutex::default(),
         });
         let (hub, waker) = Hub::new(config, [commands, heartbeats], Arc::clone(&shared), events)?;
         let thread = std::thread::Builder::new().name("broker".into()).spawn(move || hub.run())?;
@@ -234,6 +255,13 @@ impl Broker {
     /// Connections with a complete handshake: nodes, subscribers.
     pub fn connections(&self) -> (usize, usize) {
         (self.shared.nodes.load(Ordering::Relaxed), self.shared.subscribers.load(Ordering::Relaxed))
+    }
+
+    /// The connections in figures.
+    pub fn traffic(&self) -> Traffic {
+        let (nodes, subscribers) = self.connections();
+        let refused = self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Traffic { nodes, subscribers, queued: self.queued(), refused }
     }
 
     /// Writes what the network takes at once, closes all connections and ends the thread. Dropping does the same.

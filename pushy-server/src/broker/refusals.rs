@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use pushy_core::server::CurveKey;
 use pushy_core::time::Millis;
+use pushy_core::zmtp::Refusal;
 
 /// Between two lines about the same peer.
 const QUIET: Millis = Millis(60_000);
@@ -18,6 +19,29 @@ pub(super) enum Who {
     Key(CurveKey),
     Address(IpAddr),
     Everybody,
+}
+
+/// What a connection's end counts as.
+pub(super) const fn kind(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::NotZmtp => "not_zmtp",
+        Refusal::OldVersion => "old_version",
+        Refusal::Mechanism | Refusal::SocketType => "wrong_port",
+        Refusal::ServerKey => "server_key",
+        Refusal::WeakKey | Refusal::Box | Refusal::Cookie | Refusal::Vouch | Refusal::Nonce => "cryptography",
+        Refusal::Deadline => "deadline",
+        Refusal::Silent => "silent",
+        Refusal::Flags
+        | Refusal::TooLong
+        | Refusal::Length
+        | Refusal::Command
+        | Refusal::Metadata
+        | Refusal::Early
+        | Refusal::FrameCount
+        | Refusal::Subscriptions => "protocol",
+        Refusal::PeerError => "peer_error",
+        Refusal::Ended => "ended",
+    }
 }
 
 /// Decides which lines are written.

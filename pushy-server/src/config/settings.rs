@@ -129,6 +129,36 @@ pub const SETTINGS: &[Setting] = &[
         help: "connections taken from one network address on each node port; 0: no limit",
     },
     Setting {
+        name: "metrics_listen",
+        default: "",
+        help: "address and port of /metrics for Prometheus, with /healthz and /readyz, to whoever reaches it, e.g. \"127.0.0.1:10004\"; default: nowhere",
+    },
+    Setting {
+        name: "log_level",
+        default: "\"info\"",
+        help: "least level of log lines: \"error\", \"warn\", \"info\", \"debug\" or \"trace\"; --log-level wins; taken over by a reload",
+    },
+    Setting {
+        name: "audit_log",
+        default: "",
+        help: "file that says who started what where and who changed what, one JSON object a line; opened anew by a reload; default: none",
+    },
+    Setting {
+        name: "trusted_proxies",
+        default: "[]",
+        help: "addresses and networks of front ends whose X-Forwarded-For the audit log believes, e.g. [\"127.0.0.1\", \"10.0.0.0/8\"]",
+    },
+    Setting {
+        name: "drain_timeout",
+        default: "600.0",
+        help: "seconds that `pushy-server drain` waits for running jobs before the server stops all the same",
+    },
+    Setting {
+        name: "tls_check_interval",
+        default: "60.0",
+        help: "seconds between two looks at tls_cert and tls_key, which are read again when they have changed",
+    },
+    Setting {
         name: "chef_server_url",
         default: "",
         help: "root of a Chef Infra Server that knows users, clients, organizations and groups, e.g. \"https://chef.example.com\"; without it this server's own directory does",

@@ -28,7 +28,7 @@ use crate::directory::{Change, Directory};
 pub use place::{DATABASE, Place};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
-pub use sqlite::SqliteStore;
+pub use sqlite::{Examined, SqliteStore, examine};
 
 /// So many records at most go into one transaction.
 const GROUP_RECORDS: usize = 2_000;

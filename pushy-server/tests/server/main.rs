@@ -2,16 +2,19 @@
 
 mod admin;
 mod detail;
+mod doctor;
 mod feeds;
 mod feeds_many;
 mod lab;
 mod listener;
 mod node;
 mod nodes;
+mod ops;
 #[path = "../../../tests/postgres.rs"]
 #[allow(unreachable_pub)] // elsewhere it is a module of a library
 mod postgres;
 mod puppet;
+mod reload;
 mod rest;
 mod rest_auth;
 mod start;

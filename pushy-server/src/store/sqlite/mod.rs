@@ -22,9 +22,11 @@ use super::{
 };
 use crate::directory::{Change, Directory};
 
+mod examine;
 pub(super) mod rows;
 pub(super) mod writer;
 
+pub use examine::{Examined, examine};
 use rows::{Answer, Owned, jobs, read_nodes, rows};
 use writer::{Write, write_loop};
 
