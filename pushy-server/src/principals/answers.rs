@@ -102,15 +102,17 @@ pub(super) fn principals(name: &str, document: &Document) -> Result<Names, Stran
         }
         status => return Err(strange(status)),
     }
+    #[derive(Deserialize)]
+    struct List {
+        principals: Vec<Entry>,
+    }
+    let list = || object::<List>(&document.body, "a body without a list of principals").map(|l| l.principals);
     let entries = match response_version(document).as_deref() {
-        Some("1") => {
-            #[derive(Deserialize)]
-            struct List {
-                principals: Vec<Entry>,
-            }
-            object::<List>(&document.body, "a body without a list of principals")?.principals
+        Some("1") => list()?,
+        // chef-zero says 0 and sends the list of version 1.
+        Some("0") | None => {
+            entry(&document.body).map(|one| vec![one]).or_else(|why| list().map_err(|_| why))?
         }
-        Some("0") | None => vec![entry(&document.body)?],
         Some(_) => return Err(Strange::Body("a version of the API that is not known")),
     };
     Ok(somebody(name, entries, |entry| entry.org_member == Some(true)))

@@ -123,6 +123,9 @@ impl Chef {
             (Names::Somebody { members, .. }, Some(org)) => {
                 Ok(Found { org, known: true, members: members.clone() })
             }
+            (Names::Somebody { members, .. }, None) if members.is_empty() => {
+                Err(AuthError::NotAssociated { user: name.to_owned(), org: org.to_owned() }.into())
+            }
             (Names::Somebody { .. }, None) => Err(Unanswered::BadGateway(format!(
                 "the Chef server knows '{name}' in organization '{org}', but not the organization"
             ))),
