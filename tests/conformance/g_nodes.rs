@@ -48,15 +48,12 @@ checklist![
     Nodes g30_files_of_jobs_go,
 ];
 
-/// A server that counts a silent node as gone after 1.2 s.
-const QUICK: &str = "heartbeat_interval = 0.4";
-
 fn running(job: &Value) -> bool {
     job["nodes"].get("running").is_some()
 }
 
 fn g1_client_offline_and_back(t: &Target) {
-    let t = t.own(QUICK);
+    let t = t.quick();
     let agent = Agent::online(&t, "one");
     agent.signal(Signal::SIGSTOP);
     t.check_state("one", "online", "unavailable");
@@ -112,7 +109,7 @@ fn g7_client_restarted_while_running(t: &Target) {
 }
 
 fn g8_client_offline_before_the_job(t: &Target) {
-    let t = t.own(QUICK);
+    let t = t.quick();
     drop(Puppet::online(&t, "one"));
     t.check_state("one", "offline", "unavailable");
     assert_eq!(t.get(t.admin(), "node_states").json(), json!([]));
@@ -126,7 +123,7 @@ fn g9_client_gone_but_shown_online(t: &Target) {
 }
 
 fn g10_client_dies_after_its_vote_or_while_running(t: &Target) {
-    let t = t.own(QUICK);
+    let t = t.quick();
     let (voted, started) = (Puppet::online(&t, "voted"), Puppet::online(&t, "started"));
     let (first, second) = (t.start_on("x", &["voted"]), t.start_on("x", &["started"]));
     let (job, _) = voted.commit();
@@ -395,7 +392,7 @@ fn g28_server_restarted_during_a_job_as_the_original(t: &Target) {
 }
 
 fn g29_client_killed_and_back(t: &Target) {
-    let t = t.own(QUICK);
+    let t = t.quick();
     let mut agent = Agent::online(&t, "one");
     for offline in [false, true] {
         agent.kill();

@@ -23,13 +23,13 @@ checklist![
     Nodes h11_two_nodes,
     Nodes h12_one_of_two_votes_against,
     Nodes h13_run_refused_before_there_was_one,
-    Server h14_summary,
+    Nodes h14_summary,
     Nodes h15_other_alphabets,
     Nodes h16_ids_and_timestamps,
     Nodes h17_live_twice_and_resumed,
-    Server h18_silent_run,
+    Nodes h18_silent_run,
     Nodes h19_options_in_start,
-    Server h20_organization_feed,
+    Groups h20_organization_feed,
     Server h20_organization_feed_forgets,
     Server h21_job_ends_with_its_server,
     Nodes h22_capture,
@@ -224,15 +224,14 @@ fn h13_run_refused_before_there_was_one(t: &Target) {
 }
 
 fn h14_summary(t: &Target) {
-    let t = t.own("linger = 0.3");
-    let one = Puppet::online(&t, "one");
+    let one = Puppet::online(t, "one");
     let id = t.start_on("x", &["one", "DONKEY"]);
     let (job, _) = one.commit();
     one.nack_commit(&job);
     t.check_job(&id, "quorum_failed", json!({ "nacked": ["one"], "unavailable": ["DONKEY"] }));
     let end = Instant::now() + crate::call::DEADLINE;
     let mut feed = loop {
-        let mut feed = Feed::of_job(&t, &id);
+        let mut feed = Feed::of_job(t, &id);
         if feed.header("content-length").is_some() {
             break feed;
         }
@@ -248,7 +247,7 @@ fn h14_summary(t: &Target) {
     data.as_object_mut().expect("an object").shift_remove("timestamp");
     assert_eq!(data.to_string(), job.to_string(), "the job as the other resource shows it");
     // Whatever the client has seen before (8.2).
-    let again = Feed::open(&t, t.admin(), &path(&id), Some("job-1")).rest();
+    let again = Feed::open(t, t.admin(), &path(&id), Some("job-1")).rest();
     assert_eq!(brief(&again), "summary");
 }
 
@@ -319,19 +318,18 @@ fn h17_live_twice_and_resumed(t: &Target) {
 }
 
 fn h18_silent_run(t: &Target) {
-    // A keep-alive every 0.3 s in place of 15 s, and a run of 1 s in place of 21 s.
-    let t = t.own("feed_keep_alive = 0.3");
-    let one = Puppet::online(&t, "one");
+    // A keep-alive every 0.5 s in place of 15 s, and a run of 1.2 s in place of 21 s.
+    let one = Puppet::online(t, "one");
     let id = t.start_on("x", &["one"]);
-    let mut feed = Feed::of_job(&t, &id);
+    let mut feed = Feed::of_job(t, &id);
     let job = one.run();
     let mut seen = feed.take(4);
-    std::thread::sleep(Duration::from_millis(1000));
+    std::thread::sleep(Duration::from_millis(1200));
     one.succeed(&job);
     seen.extend(feed.rest());
     let expected = format!("{WON} run_start(one) run_complete(one:success) job_complete(complete)");
     assert_eq!(brief(&seen), expected);
-    assert!((2..=4).contains(&feed.comments.len()), "{:?}", feed.comments);
+    assert!((1..=4).contains(&feed.comments.len()), "{:?}", feed.comments);
     assert!(feed.comments.iter().all(|c| c == ":keepalive"), "{:?}", feed.comments);
 }
 
@@ -365,9 +363,8 @@ fn of_jobs(entries: &[Entry]) -> Vec<(String, String, Value)> {
 const ORG: &str = "job_status_feed";
 
 fn h20_organization_feed(t: &Target) {
-    let t = t.own("feed_retention = 60");
     let other = Target::new(t.site(), &[]);
-    let mut feed = Feed::open(&t, t.admin(), ORG, None);
+    let mut feed = Feed::open(t, t.admin(), ORG, None);
     let mut elsewhere = Feed::open(&other, other.admin(), ORG, None);
     assert_eq!(feed.header("transfer-encoding"), Some("chunked"));
     let failed = json!("quorum_failed");
@@ -375,7 +372,7 @@ fn h20_organization_feed(t: &Target) {
         t.check_job(&t.start_on("x", &["DONKEY"]), "quorum_failed", json!({"unavailable":["DONKEY"]}))
     };
     let id_of = |job: Value| job["id"].as_str().expect("an id").to_owned();
-    let (first, second, third) = (id_of(run(&t)), id_of(run(&t)), id_of(run(&other)));
+    let (first, second, third) = (id_of(run(t)), id_of(run(t)), id_of(run(&other)));
     let rows = |id: &str| {
         [
             ("start".to_owned(), id.to_owned(), Value::Null),
@@ -390,10 +387,10 @@ fn h20_organization_feed(t: &Target) {
     let start = seen[0].json();
     assert_eq!((&start["command"], &start["user"]), (&json!("x"), &json!(t.admin().name)));
     // Resumed: the later ones, oldest first (D-29).
-    let mut resumed = Feed::open(&t, t.admin(), ORG, Some(&seen[0].id));
+    let mut resumed = Feed::open(t, t.admin(), ORG, Some(&seen[0].id));
     assert_eq!(resumed.take(3), seen[1..]);
     // An unknown id: all that is remembered.
-    let mut all = Feed::open(&t, t.admin(), ORG, Some("no-such-id"));
+    let mut all = Feed::open(t, t.admin(), ORG, Some("no-such-id"));
     let start_of_history = all.next().expect("an event");
     assert_eq!(
         (start_of_history.name.as_str(), start_of_history.id.as_str()),
@@ -402,19 +399,19 @@ fn h20_organization_feed(t: &Target) {
     assert_eq!(start_of_history.json().as_object().map(|o| o.len()), Some(1));
     assert_eq!(all.take(4), seen);
     // All of them go on.
-    let last = id_of(run(&t));
+    let last = id_of(run(t));
     for feed in [&mut feed, &mut resumed, &mut all] {
         assert_eq!(of_jobs(&feed.take(2)), rows(&last));
     }
     // A new one without an id: nothing of the past.
-    let mut fresh = Feed::open(&t, t.admin(), ORG, None);
-    let last = id_of(run(&t));
+    let mut fresh = Feed::open(t, t.admin(), ORG, None);
+    let last = id_of(run(t));
     assert_eq!(of_jobs(&fresh.take(2)), rows(&last));
 }
 
 fn h20_organization_feed_forgets(t: &Target) {
     // One second in place of 60.
-    let t = t.own("feed_retention = 1");
+    let t = t.quick();
     let mut feed = Feed::open(&t, t.admin(), ORG, None);
     t.start_on("x", &["DONKEY"]);
     let seen = feed.take(2);
@@ -438,11 +435,14 @@ fn h21_job_ends_with_its_server(t: &Target) {
     one.run();
     let seen = feed.take(4);
     assert_eq!(brief(&seen), format!("{WON} run_start(one)"));
-    let asked = Instant::now();
-    t.site().stop();
-    let rest = feed.rest();
-    assert!(asked.elapsed() < crate::call::DEADLINE, "promptly, not after {:?}", asked.elapsed());
-    assert_eq!(rest, []);
+    std::thread::scope(|scope| {
+        let asked = Instant::now();
+        let reader = scope.spawn(move || (feed.rest(), asked.elapsed()));
+        t.site().stop();
+        let (rest, took) = reader.join().expect("no more events");
+        assert_eq!(rest, []);
+        assert!(took < Duration::from_secs(3), "promptly, not after {took:?}");
+    });
     t.site().start_again();
     t.check_job(&id, "crashed", json!({ "crashed": ["one"] }));
     assert!(!Feed::of_job(&t, &id).rest().is_empty(), "and tells what became of it");

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use pushy_tests::chef_stub::ChefStub;
@@ -48,6 +48,9 @@ pub(crate) const KINDS: &[Kind] = &[
 /// Timers short enough for tests; the quickest that a busy machine still keeps.
 const SETTINGS: &str = "heartbeat_interval = 1.0\nvoting_timeout = 2.0\nrehab_timer = 0.2\nlinger = 1.0\nfeed_keep_alive = 0.5\n";
 
+/// The quick server's: a node is lost after three intervals.
+const QUICK: &str = "heartbeat_interval = 0.4\nfeed_retention = 1\n";
+
 /// One server.
 pub(crate) struct Site {
     pub(crate) kind: Kind,
@@ -55,6 +58,7 @@ pub(crate) struct Site {
     people: Box<dyn People>,
     orgs: AtomicU32,
     process: Mutex<Process>,
+    quick: OnceLock<Arc<Site>>,
     dir: PathBuf,
     root: Option<tempfile::TempDir>,
     // Goes last, after its server.
@@ -110,6 +114,7 @@ impl Site {
             people,
             orgs: AtomicU32::new(0),
             process,
+            quick: OnceLock::new(),
             dir,
             root: Some(root),
             _database: database,
@@ -166,6 +171,11 @@ impl Site {
 
     pub(crate) fn people(&self) -> &dyn People {
         &*self.people
+    }
+
+    /// A server of the same kind with quicker timers, for all tests that want one.
+    pub(crate) fn quick(&self) -> &Arc<Site> {
+        self.quick.get_or_init(|| Arc::new(Site::start(self.kind, QUICK)))
     }
 
     /// Somebody of another organization.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use pushy_core::auth::SigningKey;
 use serde::Deserialize;
@@ -216,6 +217,11 @@ impl Target {
         Target::new(self.site(), groups)
     }
 
+    /// A server like this one that counts a silent node as gone after 1.2 s and forgets events after 1 s.
+    pub(crate) fn quick(&self) -> Target {
+        Target::new(self.site().quick(), &[])
+    }
+
     /// A server of its own with these settings, otherwise of the same kind.
     pub(crate) fn own(&self, settings: &str) -> Target {
         Target::new(&Arc::new(Site::start(self.site().kind, settings)), &[])
@@ -317,14 +323,17 @@ impl Target {
 
     #[track_caller]
     fn until(&self, path: &str, good: impl Fn(&Value) -> bool) -> Value {
-        let end = std::time::Instant::now() + DEADLINE;
+        let end = Instant::now() + DEADLINE;
+        let mut pause = Duration::from_millis(5);
         loop {
             let found = self.get(self.admin(), path).json();
             if good(&found) {
                 return found;
             }
-            assert!(std::time::Instant::now() < end, "{path} is still {found}");
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            assert!(Instant::now() < end, "{path} is still {found}");
+            // Signatures cost, and other tests want to get on.
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(80));
         }
     }
 }
