@@ -18,7 +18,7 @@ use crate::handover::{self, Target};
 use crate::init::{self, ChefArgs, Init};
 use crate::ops::Ops;
 use crate::store::Options;
-use crate::{files, keys};
+use crate::{files, keys, upkeep};
 
 mod run;
 
@@ -70,6 +70,8 @@ enum Verb {
     /// Groups: admins, pushy_job_readers, pushy_job_writers and your own
     #[command(subcommand)]
     Group(GroupVerb),
+    #[command(flatten)]
+    Upkeep(upkeep::Verb),
 }
 
 #[derive(Debug, Args)]
@@ -207,6 +209,7 @@ impl Cli {
             Verb::User(verb) => user_verb(out, &dir, org, verb).await,
             Verb::Node(verb) => nodes::verb(out, &dir, org, verb).await,
             Verb::Group(verb) => group_verb(out, &dir, org, verb).await,
+            Verb::Upkeep(verb) => verb.execute(out, &dir).await,
         }
     }
 }

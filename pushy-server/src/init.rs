@@ -51,7 +51,7 @@ pub(crate) async fn init(dir: &Path, init: &Init) -> Result<PathBuf> {
     made
 }
 
-fn must_be_empty(dir: &Path) -> Result<()> {
+pub(crate) fn must_be_empty(dir: &Path) -> Result<()> {
     match std::fs::read_dir(dir) {
         Ok(mut entries) => match entries.next() {
             Some(_) => Err(Error::new(
@@ -65,14 +65,14 @@ fn must_be_empty(dir: &Path) -> Result<()> {
     }
 }
 
-fn make_dir(dir: &Path) -> Result<()> {
+pub(crate) fn make_dir(dir: &Path) -> Result<()> {
     files::make_dir(dir)?;
     std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .map_err(|e| files::io(dir, &e))
 }
 
 /// A half-made directory would only be refused by the next attempt.
-fn unmake(dir: &Path) {
+pub(crate) fn unmake(dir: &Path) {
     for name in [DATABASE, keys::FILE, config::FILE, CHEF_KEY] {
         let _ = std::fs::remove_file(dir.join(name));
     }

@@ -145,6 +145,11 @@ impl Keys {
         !same
     }
 
+    /// Takes a new incarnation id: the database is no longer what nodes knew.
+    pub fn renew_incarnation(&mut self) {
+        self.document.incarnation_id = IncarnationId::generate(&mut rand_core::OsRng);
+    }
+
     /// How often keys and database were started together.
     pub fn generation(&self) -> u64 {
         self.document.generation

@@ -35,8 +35,10 @@ pub mod keys;
 pub mod nodes;
 pub mod ops;
 pub mod principals;
+pub mod retention;
 pub mod store;
 mod tls;
+mod upkeep;
 
 use accept::PatientAcceptor;
 use broker::{Broker, BrokerConfig};
@@ -166,6 +168,7 @@ pub async fn run_with(
     let (broker, from_nodes) = Broker::start(broker_config, listeners.command, listeners.heartbeat)
         .map_err(|e| Error::new(ErrorCode::Io, format!("broker: {e}")))?;
 
+    let kept = Arc::clone(&store);
     let (stop, stopped) = watch::channel(false);
     let feeds = Arc::new(feeds::Hub::new(
         config.feeds(),
@@ -228,6 +231,7 @@ pub async fn run_with(
         let feeds = Arc::clone(&feeds);
         tokio::spawn(async move { feeds.reap().await })
     };
+    let retention = tokio::spawn(retention::run(Arc::clone(&kept), config.clone()));
     let run_file = config.dir.join(RUN_FILE);
     files::write(&run_file, &format!("{about:#}\n"), false)?;
     tracing::info!(api = %ports.0, heartbeat = %ports.1, command = %ports.2, "ready");
@@ -246,6 +250,7 @@ pub async fn run_with(
     // Left-overs are harmless: the next start replaces both files.
     let _ = std::fs::remove_file(&run_file);
     admin_task.abort();
+    retention.abort();
     let _ = std::fs::remove_file(&socket);
     // Listeners resume when a server runs again; whoever still holds on at the end is cut.
     feeds.close();

@@ -3,6 +3,7 @@
 //! A store saves what it is told and knows no rule of a job's life. Writes are queued and answered when they would
 //! survive a power cut (decision 10); reads see every answered write.
 
+pub mod backup;
 mod place;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -28,6 +29,8 @@ use crate::directory::{Change, Directory};
 pub use place::{DATABASE, Place};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
+#[cfg(feature = "postgres")]
+pub(crate) use postgres::original;
 pub use sqlite::{Examined, SqliteStore, examine};
 
 /// So many records at most go into one transaction.

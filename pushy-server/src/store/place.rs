@@ -92,7 +92,7 @@ impl Place {
 }
 
 #[cfg(not(feature = "postgres"))]
-fn without() -> Error {
+pub(super) fn without() -> Error {
     let text = "database: this program was built without PostgreSQL (cargo feature `postgres`)";
     Error::new(ErrorCode::InvalidConfig, text)
 }

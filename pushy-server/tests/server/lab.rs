@@ -59,11 +59,16 @@ pub(crate) async fn cli(args: &[&str]) -> Result<String, String> {
 
 /// A directory made by `init`, with ports chosen at each start.
 pub(crate) async fn made(settings: &str) -> tempfile::TempDir {
+    made_with(&[], settings).await
+}
+
+/// As [`made`], with more arguments for `init`.
+pub(crate) async fn made_with(more: &[&str], settings: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().expect("a temporary directory");
     let dir = root.path().join("D");
     let any = "127.0.0.1:0";
     let args = ["init", "--api-listen", any, "--heartbeat-listen", any, "--command-listen", any];
-    cli(&[&args[..], &[arg(&dir)]].concat()).await.expect("init");
+    cli(&[&args[..], more, &[arg(&dir)]].concat()).await.expect("init");
     let file = dir.join("server.toml");
     let text = std::fs::read_to_string(&file).expect("server.toml");
     std::fs::write(&file, text + "\n" + settings).expect("server.toml");

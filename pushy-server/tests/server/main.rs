@@ -21,3 +21,4 @@ mod start;
 mod store;
 mod store_both;
 mod store_postgres;
+mod upkeep;

@@ -21,6 +21,8 @@ use super::{JobFilter, JobOutput, KeptFeed, OnSaved, Options, Pending, Prune, St
 use crate::directory::{Change, Directory};
 
 pub(crate) mod address;
+pub(crate) mod copy;
+pub(crate) mod original;
 pub(super) mod session;
 mod writer;
 

@@ -70,6 +70,9 @@ impl std::fmt::Debug for Param<'_, '_> {
     }
 }
 
+/// What a statement that was sent will say.
+type Answer<'f> = Pin<Box<dyn Future<Output = std::result::Result<u64, tokio_postgres::Error>> + Send + 'f>>;
+
 impl Session {
     pub(super) async fn open(address: &Address, lock_timeout_ms: u128) -> Result<Session> {
         let client = address.connect().await?;
@@ -134,6 +137,20 @@ impl Session {
         self.client.execute(&statement, &params).await
     }
 
+    /// Runs one statement for each row of values, without waiting in between.
+    pub(super) async fn pipeline(
+        &self,
+        sql: &str,
+        rows: &[Vec<Value<'_>>],
+    ) -> std::result::Result<(), tokio_postgres::Error> {
+        let statement = self.prepared(sql).await?;
+        let mut answers: Vec<Answer<'_>> = Vec::with_capacity(rows.len());
+        for row in rows {
+            answers.push(Box::pin(self.client.execute_raw(&statement, row.iter().map(Param::Value))));
+        }
+        in_order(answers).await.into_iter().try_for_each(|answer| answer.map(|_| ()))
+    }
+
     /// Runs all in one transaction, or none of them.
     pub(super) async fn transaction(
         &self,
@@ -169,8 +186,6 @@ impl Session {
             ops.push((op, self.prepared(sql).await.map_err(failed)?));
             rest = &rest[nodes.max(1)..];
         }
-        type Answer<'f> =
-            Pin<Box<dyn Future<Output = std::result::Result<u64, tokio_postgres::Error>> + Send + 'f>>;
         let begin: Answer<'_> = Box::pin(async { self.client.batch_execute("BEGIN").await.map(|()| 1) });
         let mut answers = vec![begin];
         for (op, statement) in &ops {

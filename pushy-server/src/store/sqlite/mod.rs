@@ -14,7 +14,8 @@ use pushy_core::{Error, ErrorCode, Result};
 use rusqlite::{Connection, Row, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::schema::MIGRATIONS;
+use super::backup;
+use super::schema::{MIGRATIONS, TABLES, Table};
 use super::sql::{Columns as _, Value, closed, read_binding, read_job, storage};
 use super::statements::{self, Reply, Task};
 use super::{
@@ -288,4 +289,53 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
         apply().map_err(|e| failed(path, &e).context("migration"))?;
     }
     Ok(())
+}
+
+/// Writes every table as it is at one moment.
+pub(super) fn export(path: &Path, out: &mut backup::Writer) -> Result<()> {
+    if !path.exists() {
+        return Err(storage(format!("{}: no such database", path.display())));
+    }
+    let connection = connect(path, &Options::default())?;
+    let mut work = || -> Answer<()> {
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version != MIGRATIONS.len() as i64 {
+            return Err(storage(format!("the database has version {version}; start the server once")).into());
+        }
+        let snapshot = connection.unchecked_transaction()?;
+        for table in TABLES {
+            out.table(table)?;
+            let mut statement = snapshot.prepare(&table.select())?;
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                out.row(table, row)?;
+            }
+        }
+        Ok(())
+    };
+    work().map_err(|e| e.of(path))
+}
+
+type Each<'e> = &'e mut dyn FnMut(&'static Table, Vec<Vec<Value<'static>>>) -> Result<()>;
+
+/// Fills an empty database with what `chunks` tells.
+pub(super) fn import(path: &Path, chunks: &mut dyn FnMut(Each<'_>) -> Result<()>) -> Result<()> {
+    let mut connection = connect(path, &Options::default())?;
+    let filled = writer::in_transaction(&mut connection, |c| {
+        chunks(&mut |table, rows| {
+            let insert = || -> Answer<()> {
+                let mut statement = c.prepare_cached(&table.insert())?;
+                for row in &rows {
+                    statement.execute(rusqlite::params_from_iter(row))?;
+                }
+                Ok(())
+            };
+            insert().map_err(|e| e.of(path))
+        })?;
+        for statement in backup::settle() {
+            rows::execute(c, &statement)?;
+        }
+        Ok(())
+    });
+    filled.map_err(|e| e.of(path))
 }
