@@ -116,7 +116,7 @@ impl Database {
         Database { server: server.to_owned(), name }
     }
 
-    /// Where it is: `postgres://pushy@localhost/NAME?host=DIRECTORY`.
+    /// Where it is: `postgres://pushy@/NAME?host=DIRECTORY`.
     pub fn url(&self) -> String {
         self.server.replace("/postgres?", &format!("/{}?", self.name))
     }

@@ -123,7 +123,8 @@ async fn back_up_and_restore(from: Option<Database>, to: Option<Database>) {
     }
     let restored = lab.get(&lab.admin, &format!("~/jobs/{done}?include_file=true&detail=1")).await.text();
     assert_eq!(restored, whole);
-    lab.get(&lab.admin, &format!("~/jobs/{done}/output/web-1/stdout")).await.check(200, "now\n");
+    let output = lab.get(&lab.admin, &format!("~/jobs/{done}/output/web-1/stdout")).await;
+    assert_eq!((output.status, output.text().as_str()), (200, "now\n"));
     let mut line = Puppet::new(&lab, web).await.online(&lab).await;
     lab.state_until("web-1", |state| state["availability"] == "available").await;
     let id = lab.post(&lab.admin, r#"{"command":"date","nodes":["web-1"]}"#).await.job_id();
@@ -208,14 +209,15 @@ async fn import_into(database: Option<Database>) {
     let done = get("1").await;
     assert_eq!(done["created_at"], "Mon, 03 Feb 2020 04:05:06 GMT");
     assert_eq!(done["updated_at"], "Mon, 03 Feb 2020 04:05:16 GMT");
-    assert_eq!((&done["status"], &done["quorum"]), (&json!("complete"), &json!(2)));
+    assert_eq!((&done["status"], &done["run_timeout"]), (&json!("complete"), &json!(60)));
     assert_eq!(done["nodes"], json!({ "succeeded": ["web-1"], "failed": ["web-2"] }));
     assert_eq!(
         (&done["user"], &done["dir"], &done["file"]),
         (&json!("deploy"), &json!("/srv"), &json!("raw:hello"))
     );
     assert_eq!(done["env"].to_string(), r#"{"B":"2","A":"1"}"#);
-    lab.get(&lab.admin, &format!("~/jobs/{}/output/web-1/stderr", "1".repeat(32))).await.check(200, "err");
+    let output = lab.get(&lab.admin, &format!("~/jobs/{}/output/web-1/stderr", "1".repeat(32))).await;
+    assert_eq!((output.status, output.text().as_str()), (200, "err"));
     let crashed = get("2").await;
     assert_eq!(crashed["status"], "crashed");
     assert_eq!(crashed["nodes"], json!({ "crashed": ["web-1"], "ready": ["web-2"], "succeeded": ["web-3"] }));

@@ -53,6 +53,14 @@ impl Address {
         if verify != Verify::Nothing {
             kept.push("sslmode=require");
         }
+        // As in libpq, a host among the parameters replaces that of the URL; the library would try both.
+        let mut base = base.to_owned();
+        if kept.iter().any(|pair| pair.starts_with("host=")) {
+            let start = base.find("://").map_or(0, |at| at + 3);
+            let end = base[start..].find('/').map_or(base.len(), |at| start + at);
+            let user = base[start..end].rfind('@').map_or(start, |at| start + at + 1);
+            base.replace_range(user..end, "");
+        }
         let text = format!("{base}?{}", kept.join("&"));
         let mut config: tokio_postgres::Config = text.parse().map_err(|e: tokio_postgres::Error| {
             // The source names a parameter at most, and no value.
@@ -162,6 +170,10 @@ mod tests {
         check(
             "postgres://u@/pushy?host=/run/postgresql",
             Ok("PostgreSQL database 'pushy' at /run/postgresql"),
+        );
+        check(
+            "postgres://u:p@localhost:1/pushy?host=/run/x&user=me",
+            Ok("PostgreSQL database 'pushy' at /run/x"),
         );
         check("postgres://u:secret@db/", Err("database: the URL names no database"));
         check("postgres:///pushy", Err("database: the URL names no host"));
