@@ -39,8 +39,8 @@ fn refusals_say_what_to_do_and_no_secret() {
     let kept = bench.database.as_ref().expect("of PostgreSQL");
     kept.sql("UPDATE pushy_schema SET version = 99");
     let newer = refused(&url);
-    let wanted = "the database has version 99, this program knows 4; use the newer program";
-    assert_eq!(newer, format!("{}: {wanted}", place(&name)));
+    let start = format!("{}: the database has version 99, this program knows ", place(&name));
+    assert!(newer.starts_with(&start) && newer.ends_with("; use the newer program"), "{newer}");
     assert!(!format!("{:?}", Place::of("/x".as_ref(), Some(&url))).contains("hush"));
 }
 
