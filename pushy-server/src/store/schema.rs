@@ -48,6 +48,18 @@ pub(super) const TABLES: &[Table] = &[
         columns: &[("kind", Text), ("org", Text), ("name", Text), ("key_name", Text), ("public_key", Text)],
         key: "kind, org, name, key_name",
     },
+    Table {
+        name: "node_documents",
+        columns: &[
+            ("kind", Text),
+            ("org", Text),
+            ("name", Text),
+            ("document", Text),
+            ("published_at", Int),
+            ("fixed", Text),
+        ],
+        key: "kind, org, name",
+    },
     Table { name: "org_users", columns: &[("org", Text), ("user_name", Text)], key: "org, user_name" },
     Table { name: "org_groups", columns: &[("org", Text), ("group_name", Text)], key: "org, group_name" },
     Table {
