@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
 use pushy_core::Result;
-use pushy_core::node_document::{NodeDocument, check_name};
+use pushy_core::node_document::{NodeDocument, check_name, check_tag};
 use pushy_core::value::Value;
 use pushy_core::whitelist;
 use serde_json::Map;
@@ -30,15 +30,17 @@ pub(crate) fn document(settings: &Settings, fqdn: String) -> Result<Option<NodeD
     if !settings.flag("publish_node")?.unwrap_or(true) {
         return Ok(None);
     }
-    let checked =
-        |setting: &str, name: &str| check_name(setting, name).map_err(|e| e.context(settings.name()));
+    type Check = fn(&str, &str) -> Result<()>;
+    let checked = |setting: &str, name: &str, check: Check| {
+        check(setting, name).map_err(|e| e.context(settings.name()))
+    };
     let environment = settings.text("node_environment")?.or(settings.text("environment")?);
     if let Some(environment) = &environment {
-        checked("node_environment", environment)?;
+        checked("node_environment", environment, check_name)?;
     }
-    let names = |setting: &str| -> Result<Vec<String>> {
+    let names = |setting: &str, check: Check| -> Result<Vec<String>> {
         let names = settings.texts(setting)?.unwrap_or_default();
-        names.iter().try_for_each(|name| checked(setting, name))?;
+        names.iter().try_for_each(|name| checked(setting, name, check))?;
         Ok(names)
     };
     let whitelist = match settings.get("whitelist") {
@@ -54,8 +56,8 @@ pub(crate) fn document(settings: &Settings, fqdn: String) -> Result<Option<NodeD
         platform,
         platform_version,
         environment,
-        roles: names("node_roles")?,
-        tags: names("node_tags")?,
+        roles: names("node_roles", check_name)?,
+        tags: names("node_tags", check_tag)?,
         whitelist,
     }))
 }

@@ -80,6 +80,8 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: NodeVerb,
     },
+    /// Find nodes by a query: search 'role:web AND NOT chef_environment:prod'
+    Search(Search),
     /// Print a completion script, for example: pushy completions bash > /etc/bash_completion.d/pushy
     Completions {
         /// For which shell
@@ -103,6 +105,10 @@ pub(crate) enum JobVerb {
 pub(crate) enum NodeVerb {
     /// Print a line for each node: its name, a tab, available or unavailable
     Status(NodeStatus),
+    /// List the names of the nodes
+    List,
+    /// Show what a node is
+    Show(Show),
 }
 
 const START_AFTER: &str = "\
@@ -190,4 +196,44 @@ pub(crate) struct NodeStatus {
     /// Only these; a name with a colon is a query of the Chef server's search; @FILE and - as in `job start`
     #[arg(value_name = "NODE")]
     pub(crate) nodes: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Show {
+    /// The node's name
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
+    /// Only this attribute, with dots: push_jobs.whitelist; may be given several times
+    #[arg(short, long = "attribute", value_name = "ATTR")]
+    pub(crate) attributes: Vec<String>,
+    /// Everything that is known
+    #[arg(short, long)]
+    pub(crate) long: bool,
+}
+
+const SEARCH_AFTER: &str = "\
+A word without a field is looked for in tags, roles and names. Values are compared without
+case; * and ? stand for other characters; [a TO b] is a range. Exit status 1: nothing found.
+
+Examples:
+  pushy search 'name:*tomcat*' -a push_jobs.whitelist
+  pushy search 'role:web AND NOT chef_environment:prod' -i";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = SEARCH_AFTER)]
+pub(crate) struct Search {
+    /// What to look for
+    pub(crate) query: String,
+    /// Only this attribute, with dots: push_jobs.whitelist; may be given several times
+    #[arg(short, long = "attribute", value_name = "ATTR")]
+    pub(crate) attributes: Vec<String>,
+    /// Only the names
+    #[arg(short, long)]
+    pub(crate) id_only: bool,
+    /// First node wanted
+    #[arg(short = 'b', long, value_name = "N", default_value_t = 0)]
+    pub(crate) start: u64,
+    /// Only so many
+    #[arg(short = 'R', long, value_name = "N")]
+    pub(crate) rows: Option<u32>,
 }

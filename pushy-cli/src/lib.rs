@@ -9,6 +9,7 @@ mod config;
 mod job;
 mod names;
 mod node;
+mod search;
 mod ui;
 
 use std::ffi::OsString;
@@ -92,6 +93,9 @@ async fn carry_out(args: &Args, ui: &Ui) -> Outcome {
         Verb::Job { verb: JobVerb::Status(status) } => job::status(global, status, ui).await,
         Verb::Job { verb: JobVerb::Output(output) } => job::output(global, output, ui).await,
         Verb::Node { verb: NodeVerb::Status(status) } => node::status(global, status, ui).await,
+        Verb::Node { verb: NodeVerb::List } => search::list(global, ui).await,
+        Verb::Node { verb: NodeVerb::Show(show) } => search::show(global, show, ui).await,
+        Verb::Search(args) => search::search(global, args, ui).await,
         Verb::Completions { .. } => Ok(Exit::Success),
     }
 }

@@ -4,18 +4,21 @@
 //! `/organizations/ORG` (10.1); a job is asked for by its id and not by the address the server gave, so that
 //! signed headers never go to another host.
 
+mod nodes;
 mod refusal;
 mod request;
 
 use serde_json::Value;
 
+pub use nodes::{
+    FindNodes, GetNode, ListNodes, NodesPage, PublishNode, fuzzy_query, node_attribute, node_summary,
+};
 pub use refusal::{Who, is_v1_server, refusal};
 pub use request::{MAX_FILE, Quorum, env_option, file_option, node_names, v1_fallback};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::{JobId, NodeName};
 use crate::job::{JobRequest, JobStatus, NodeStatus};
-use crate::node_document::NodeDocument;
 use crate::time::Wall;
 
 /// What the calls of this API need of HTTP.
@@ -160,15 +163,6 @@ pub struct GetConfig<'a> {
     pub node: &'a NodeName,
     /// Its CURVE public key: 40 characters of Z85.
     pub ccpk: &'a str,
-}
-
-/// `PUT pushy/nodes/NAME`: a node says what it is (decision 44).
-#[derive(Debug, Clone, Copy)]
-pub struct PublishNode<'a> {
-    /// Which node.
-    pub node: &'a NodeName,
-    /// What it says.
-    pub document: &'a NodeDocument,
 }
 
 /// One page of a node search on the Chef server, `GET search/node`.
@@ -411,24 +405,6 @@ impl Call for GetConfig<'_> {
 
     fn answer(&self, body: &[u8]) -> Result<Value> {
         json(body)
-    }
-}
-
-impl Call for PublishNode<'_> {
-    type Answer = ();
-
-    fn request(&self) -> Request {
-        Request {
-            method: Method::Put,
-            path: format!("pushy/nodes/{}", escape_segment(self.node.as_str())),
-            query: String::new(),
-            body: self.document.to_json(self.node.as_str()).into_bytes(),
-            accept: "application/json",
-        }
-    }
-
-    fn answer(&self, _: &[u8]) -> Result<()> {
-        Ok(())
     }
 }
 

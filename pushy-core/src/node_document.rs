@@ -52,16 +52,32 @@ pub struct Fixed {
     pub tags: Option<Vec<String>>,
 }
 
-/// Checks the name of an environment, role or tag.
+/// Checks the name of an environment or role by Chef's rule. Chef's tools fail over a whole answer that holds a node with
+/// any other: a node could take the search from everybody.
 ///
 /// # Errors
 /// [`ErrorCode::InvalidArgument`], naming `what`.
 pub fn check_name(what: &str, name: &str) -> Result<()> {
-    let ok = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, '[' | ']' | ',');
-    if name.is_empty() || name.chars().count() > MAX_NAME || !name.chars().all(ok) {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(ok) {
         return Err(Error::new(
             ErrorCode::InvalidArgument,
-            format!("{what} must be 1 to {MAX_NAME} characters without white space, commas and brackets"),
+            format!("{what} must be 1 to {MAX_NAME} letters, digits, '_' and '-'"),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks a tag.
+///
+/// # Errors
+/// As [`check_name`].
+pub fn check_tag(what: &str, tag: &str) -> Result<()> {
+    let ok = |c: char| !c.is_control() && !c.is_whitespace() && c != ',';
+    if tag.is_empty() || tag.chars().count() > MAX_NAME || !tag.chars().all(ok) {
+        return Err(Error::new(
+            ErrorCode::InvalidArgument,
+            format!("{what} must be 1 to {MAX_NAME} characters without white space and commas"),
         ));
     }
     Ok(())
@@ -114,7 +130,7 @@ impl NodeDocument {
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(_) => Err(malformed(format!("member `{member}` of a node's document must be a string"))),
         };
-        let names = |member: &str| {
+        let names = |member: &str, check: fn(&str, &str) -> Result<()>| {
             let wrong =
                 || malformed(format!("member `{member}` of a node's document must be a list of names"));
             match document.get(member) {
@@ -123,7 +139,7 @@ impl NodeDocument {
                     .iter()
                     .map(|element| {
                         let name = element.as_str().ok_or_else(wrong)?;
-                        check_name(member, name).map_err(|e| malformed(e.message()))?;
+                        check(member, name).map_err(|e| malformed(e.message()))?;
                         Ok(name.to_owned())
                     })
                     .collect(),
@@ -150,8 +166,8 @@ impl NodeDocument {
             platform: text("platform")?,
             platform_version: text("platform_version")?,
             environment,
-            roles: names("roles")?,
-            tags: names("tags")?,
+            roles: names("roles", check_name)?,
+            tags: names("tags", check_tag)?,
             whitelist,
         })
     }

@@ -2,7 +2,7 @@
 
 use pushy_core::Result;
 use pushy_core::ids::OrgName;
-use pushy_core::node_document::{Fixed, check_name};
+use pushy_core::node_document::{Fixed, check_name, check_tag};
 use pushy_core::time::Wall;
 use serde_json::{Value, json};
 
@@ -71,10 +71,10 @@ impl Plan<'_> {
 }
 
 fn set(fixed: &mut Fixed, field: &str, value: Option<&str>) -> Result<()> {
-    let list = |value: Option<&str>| -> Result<Option<Vec<String>>> {
+    let list = |value: Option<&str>, check: fn(&str, &str) -> Result<()>| -> Result<Option<Vec<String>>> {
         let Some(value) = value else { return Ok(None) };
         let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
-        names.map(|name| check_name(field, name).map(|()| name.to_owned())).collect::<Result<_>>().map(Some)
+        names.map(|name| check(field, name).map(|()| name.to_owned())).collect::<Result<_>>().map(Some)
     };
     match field {
         "environment" => {
@@ -83,8 +83,8 @@ fn set(fixed: &mut Fixed, field: &str, value: Option<&str>) -> Result<()> {
             }
             fixed.environment = value.map(str::to_owned);
         }
-        "roles" => fixed.roles = list(value)?,
-        "tags" => fixed.tags = list(value)?,
+        "roles" => fixed.roles = list(value, check_name)?,
+        "tags" => fixed.tags = list(value, check_tag)?,
         _ => {
             return Err(refused(format!(
                 "no field '{field}' of a node can be set; there are {}",

@@ -122,9 +122,16 @@ async fn refusals() {
     let big = format!(r#"{{"fqdn":"{}"}}"#, "x".repeat(MAX_DOCUMENT));
     put(&web, big).await.check(413, r#"{"error":["JSON must be no more than 262144 bytes."]}"#);
     let deep = format!(r#"{{"push_jobs":{{"whitelist":{{"a":{}1{}}}}}}}"#, "[".repeat(9), "]".repeat(9));
-    for body in
-        ["", "[]", "{", r#"{"name":"web2"}"#, r#"{"roles":["a b"]}"#, r#"{"roles":"a"}"#, deep.as_str()]
-    {
+    for body in [
+        "",
+        "[]",
+        "{",
+        r#"{"name":"web2"}"#,
+        r#"{"roles":["a b"]}"#,
+        r#"{"roles":"a"}"#,
+        r#"{"chef_environment":"prod.eu"}"#,
+        deep.as_str(),
+    ] {
         put(&web, body.to_owned()).await.check_status(400);
     }
     assert_eq!(found(&lab, "fqdn:*").await, [""; 0]);
