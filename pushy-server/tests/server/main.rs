@@ -7,6 +7,8 @@ mod feeds;
 mod feeds_many;
 mod lab;
 mod listener;
+mod manual;
+mod nginx;
 mod node;
 mod nodes;
 mod ops;
