@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pushy_core::auth::SigningKey;
-use pushy_core::ids::{NodeName, OrgName};
+use pushy_core::ids::{JobId, NodeName, OrgName};
 use pushy_core::node::Bug;
 
 use crate::net::LinkId;
@@ -74,6 +74,26 @@ impl Host {
         match self {
             Host::Ours(_) => false,
             Host::Original(host) => host.is_stuck(),
+        }
+    }
+
+    /// Whether it keeps what it cannot send and sends it over its next connection.
+    pub fn queues(&self) -> bool {
+        matches!(self, Host::Original(_))
+    }
+
+    /// A connection takes nothing more until it is cut.
+    pub fn shut_window(&mut self, link: LinkId) {
+        if let Host::Original(host) = self {
+            host.shut_window(link);
+        }
+    }
+
+    /// The job that an original waits for or runs: one of ours may be asked about it again.
+    pub fn held(&self) -> Option<&JobId> {
+        match self {
+            Host::Ours(_) => None,
+            Host::Original(host) => host.held(),
         }
     }
 

@@ -219,6 +219,23 @@ impl Ledger {
         }
     }
 
+    /// A message leaves for a node with an original client, which `held` a job: it takes a second `commit` or `run` of that
+    /// amiss and gives the job up (7.2), so whatever the server believes, neither may leave once it has heard the first.
+    pub fn asked(&self, node: &NodeName, body: &[u8], held: Option<&JobId>) -> Result<(), Broken> {
+        let Some(held) = held else { return Ok(()) };
+        match FromServer::decode(body).map(|m| m.message) {
+            Ok(ServerMessage::Commit(commit)) if commit.job == *held => {
+                Err(format!("{node} is asked to commit to job {held}, which it has"))
+            }
+            Ok(ServerMessage::Run { job })
+                if job == *held && self.starts.contains_key(&(job.clone(), node.clone())) =>
+            {
+                Err(format!("{node} is told to run job {job}, which it runs"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The end: everything is quiet again.
     ///
     /// # Errors

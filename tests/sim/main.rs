@@ -1,7 +1,7 @@
 //! Simulation: one server, a few nodes, a hostile network, one clock; everything follows from a seed (decision 28).
 //!
-//! `PUSHY_SIM_SEEDS=N` sets how many seeds are run, `PUSHY_SIM_SEED=S` runs one and prints its trace. Real bytes travel:
-//! ZMTP with CURVE, signatures, JSON. Not covered: the programs around the machines, real processes and disks, REST's
+//! `PUSHY_SIM_SEEDS=N` sets how many seeds are run, `PUSHY_SIM_SEED=S` runs one and prints its trace, with the planted
+//! defect that `PUSHY_SIM_PLANTED=NAME` names. Real bytes travel: ZMTP with CURVE, signatures, JSON. Not covered: the programs around the machines, real processes and disks, REST's
 //! authentication; those have tests of their own.
 
 // A test program: nothing is reachable from outside, and `pub` says what a module offers the others.
@@ -115,7 +115,13 @@ fn number(name: &str, default: u64) -> u64 {
 fn seeds() {
     if let Ok(seed) = std::env::var("PUSHY_SIM_SEED") {
         let seed = seed.parse().expect("PUSHY_SIM_SEED is a number");
-        let (broken, trace) = match run(seed, |world| world.traced = true) {
+        let planted = planted().into_iter().map(|(_, bug)| bug).next();
+        let only = std::env::var("PUSHY_SIM_PLANTED").is_ok();
+        let prepare = |world: &mut World| {
+            world.traced = true;
+            planted.iter().filter(|_| only).for_each(|bug| bug.plant(world));
+        };
+        let (broken, trace) = match run(seed, prepare) {
             Ok(outcome) => return println!("seed {seed}: {} jobs, no rule broken", outcome.jobs),
             Err(failure) => failure,
         };
@@ -168,17 +174,9 @@ fn seeds() {
 #[test]
 fn planted_defects_are_found() {
     let seeds = number("PUSHY_SIM_PLANTED_SEEDS", 2_000);
-    let server = PlantedBug::ALL.iter().map(|b| (format!("{b:?}"), Planted::Server(*b)));
-    let node = Bug::ALL.iter().map(|b| (format!("{b:?}"), Planted::Node(*b)));
     let mut missed = Vec::new();
-    // `PUSHY_SIM_PLANTED=NAME` looks for one only.
-    let only = std::env::var("PUSHY_SIM_PLANTED").ok();
-    for (name, bug) in server.chain(node).filter(|(name, _)| only.as_ref().is_none_or(|o| o == name)) {
-        let found = first_failure(seeds, |world| match bug {
-            Planted::Server(bug) => world.server.plant(bug),
-            Planted::Node(bug) => world.hosts.iter_mut().for_each(|h| h.plant(bug)),
-        });
-        match found {
+    for (name, bug) in planted() {
+        match first_failure(seeds, |world| bug.plant(world)) {
             Some(broken) => println!("planted {name}: {broken}"),
             None => missed.push(name),
         }
@@ -190,6 +188,26 @@ fn planted_defects_are_found() {
 enum Planted {
     Server(PlantedBug),
     Node(Bug),
+}
+
+impl Planted {
+    fn plant(self, world: &mut World) {
+        match self {
+            Planted::Server(bug) => world.server.plant(bug),
+            Planted::Node(bug) => world.hosts.iter_mut().for_each(|h| h.plant(bug)),
+        }
+    }
+}
+
+/// The defects by name; only the one of `PUSHY_SIM_PLANTED`, if that is set.
+fn planted() -> Vec<(String, Planted)> {
+    let server = PlantedBug::ALL.iter().map(|b| (format!("{b:?}"), Planted::Server(*b)));
+    let node = Bug::ALL.iter().map(|b| (format!("{b:?}"), Planted::Node(*b)));
+    let only = std::env::var("PUSHY_SIM_PLANTED").ok();
+    let all: Vec<_> =
+        server.chain(node).filter(|(name, _)| only.as_ref().is_none_or(|o| o == name)).collect();
+    assert!(!all.is_empty(), "PUSHY_SIM_PLANTED names none of the planted defects: {only:?}");
+    all
 }
 
 fn first_failure(seeds: u64, prepare: impl Fn(&mut World) + Sync) -> Option<Broken> {

@@ -49,6 +49,7 @@ struct Pipe {
 pub struct Link {
     /// Which host connected.
     pub host: usize,
+    port: Port,
     latency: u64,
     up: Pipe,
     down: Pipe,
@@ -99,10 +100,11 @@ fn below(random: &mut ChaCha8Rng, limit: u64) -> u64 {
 
 impl Net {
     /// A stream from `host`; both ends may write at once.
-    pub fn connect(&mut self, host: usize, random: &mut ChaCha8Rng) -> LinkId {
+    pub fn connect(&mut self, host: usize, port: Port, random: &mut ChaCha8Rng) -> LinkId {
         self.next += 1;
         let link = Link {
             host,
+            port,
             latency: 1 + below(random, 20),
             up: Pipe::default(),
             down: Pipe::default(),
@@ -121,6 +123,11 @@ impl Net {
     /// Streams that carry bytes, in order of their numbers.
     pub fn alive(&self) -> Vec<LinkId> {
         self.links.iter().filter(|(_, l)| !l.dead && !l.vanishing).map(|(id, _)| *id).collect()
+    }
+
+    /// The same, to one of the server's ports.
+    pub fn alive_to(&self, port: Port) -> Vec<LinkId> {
+        self.alive().into_iter().filter(|id| self.links.get(id).is_some_and(|l| l.port == port)).collect()
     }
 
     /// Puts bytes on their way; answers when they arrive.

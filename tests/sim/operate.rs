@@ -4,7 +4,7 @@ use pushy_core::ids::NodeName;
 use pushy_core::job::{JobOptions, JobRequest};
 
 use crate::ledger::Broken;
-use crate::net::{LinkId, NetEvent, Side};
+use crate::net::{LinkId, NetEvent, Port, Side};
 use crate::node_host::COMMANDS;
 use crate::ops::Op;
 use crate::world::{Happening, World};
@@ -44,6 +44,25 @@ impl World {
                 }
                 None => false,
             },
+            Op::ShutWindow(which, wait) => {
+                // Only an original keeps what it cannot send: its streams first.
+                let links = self.net.alive_to(Port::Command);
+                let queues =
+                    |link: &LinkId| self.net.link(*link).is_some_and(|l| self.hosts[l.host].queues());
+                let keeping: Vec<LinkId> = links.iter().copied().filter(queues).collect();
+                let among = if keeping.is_empty() { &links } else { &keeping };
+                match among.get(which as usize % among.len().max(1)).copied() {
+                    Some(link) => {
+                        self.net.stall(link, Side::Server, now + wait);
+                        if let Some(host) = self.net.link(link).map(|l| l.host) {
+                            self.hosts[host].shut_window(link);
+                        }
+                        self.later(wait, Happening::Sever(link));
+                        true
+                    }
+                    None => false,
+                }
+            }
             Op::Refuse(wait) => {
                 self.refused_until = now + wait;
                 false

@@ -25,6 +25,9 @@ pub enum Op {
     Stall(u64, u64),
     /// A stream's bytes vanish; nobody is told for milliseconds.
     HalfOpen(u64, u64),
+    /// A node's command stream takes nothing more from it (its window is shut), and is cut after milliseconds: what the node
+    /// says meanwhile waits in its own queue, if it has one, for the next stream.
+    ShutWindow(u64, u64),
     /// New streams are refused for milliseconds.
     Refuse(u64),
     /// Everything takes this many times longer, for milliseconds.
@@ -44,7 +47,7 @@ pub enum Op {
 }
 
 /// Names of the faults, for the report.
-pub const FAULTS: [&str; 11] = [
+pub const FAULTS: [&str; 12] = [
     "cut",
     "stall",
     "half-open",
@@ -56,6 +59,7 @@ pub const FAULTS: [&str; 11] = [
     "store-slow",
     "clock-step",
     "replay",
+    "shut-window",
 ];
 
 /// Where `node-crash` is among [`FAULTS`].
@@ -77,6 +81,7 @@ impl Op {
             Op::StoreSlow(..) => 8,
             Op::ClockStep(..) => 9,
             Op::Replay(_) => 10,
+            Op::ShutWindow(..) => 11,
         })
     }
 }
@@ -85,8 +90,25 @@ impl Op {
 pub fn generate(random: &mut ChaCha8Rng, until: u64) -> Vec<(u64, Op)> {
     let count = 12 + random.next_u64() % 24;
     let mut ops: Vec<(u64, Op)> = (0..count).map(|_| (random.next_u64() % until, one(random))).collect();
+    // Drawn after all else. A job is put to every node while one cannot answer: what that says of before and after
+    // comes late.
+    for _ in 0..random.next_u64() % 3 {
+        let (at, wait) = (random.next_u64() % until, 1_000 + random.next_u64() % 6_000);
+        ops.push((at, Op::ShutWindow(random.next_u64() % (1 << 20), wait)));
+        ops.push(((at + random.next_u64() % wait).min(until - 1), job_for_all(random)));
+    }
     ops.sort_by_key(|(at, _)| *at);
     ops
+}
+
+fn job_for_all(random: &mut ChaCha8Rng) -> Op {
+    let mut pick = |limit: u64| random.next_u64() % limit;
+    Op::StartJob {
+        command: [0, 2, 2, 3][pick(4) as usize],
+        nodes: (1 << 60) - 1,
+        quorum: [50, 100][pick(2) as usize],
+        run_timeout: 20,
+    }
 }
 
 fn one(random: &mut ChaCha8Rng) -> Op {

@@ -58,6 +58,8 @@ pub struct OriginalNode {
     links: BTreeMap<LinkId, u64>,
     next_conn: u64,
     queue: VecDeque<(Vec<u8>, Vec<u8>)>,
+    /// The stream that takes nothing more.
+    shut: Option<LinkId>,
     reconfigure_at: Option<u64>,
     retries: BTreeMap<u64, u64>,
     fetching: bool,
@@ -85,6 +87,7 @@ impl OriginalNode {
             links: BTreeMap::new(),
             next_conn: 0,
             queue: VecDeque::new(),
+            shut: None,
             reconfigure_at: None,
             retries: BTreeMap::new(),
             fetching: false,
@@ -103,6 +106,19 @@ impl OriginalNode {
     /// (D-54).
     pub fn is_stuck(&self) -> bool {
         self.life_data.as_ref().is_some_and(|l| l.deaf) && !matches!(self.state, State::Idle)
+    }
+
+    /// This stream takes nothing more; what is said waits for the next one.
+    pub fn shut_window(&mut self, link: LinkId) {
+        self.shut = Some(link);
+    }
+
+    /// The job it waits for or runs.
+    pub fn held(&self) -> Option<&JobId> {
+        match &self.state {
+            State::Idle => None,
+            State::Committed(job, _) | State::Running(job, _) => Some(job),
+        }
     }
 
     /// The process starts.
@@ -435,7 +451,8 @@ impl OriginalNode {
         let open = self
             .conns
             .iter_mut()
-            .find_map(|(id, (port, _, peer))| (*port == Port::Command).then_some((*id, peer.as_mut()?)))
+            .filter(|(_, (port, link, _))| *port == Port::Command && (link.is_none() || *link != self.shut))
+            .find_map(|(id, (_, _, peer))| Some((*id, peer.as_mut()?)))
             .filter(|(_, peer)| peer.is_open());
         if let Some((conn, peer)) = open {
             let _ = peer.send(&header, &body);

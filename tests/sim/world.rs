@@ -385,7 +385,7 @@ impl World {
             NodePort::Command => Port::Command,
             NodePort::Heartbeat => Port::Heartbeat,
         };
-        let link = self.net.connect(i, &mut self.random);
+        let link = self.net.connect(i, port, &mut self.random);
         self.note(|| format!("node {i} connects to {port:?}: link {link}"));
         self.with_server(|server, wishes| server.accept(now, link, port, wishes))?;
         self.with_host(i, |host, wishes| host.connected(now, conn, link, wishes))
@@ -447,9 +447,12 @@ impl World {
         }
     }
 
-    fn grant_server(&mut self, wishes: Vec<ServerWish>) -> Result<(), Broken> {
+    fn grant_server(&mut self, mut wishes: Vec<ServerWish>) -> Result<(), Broken> {
+        if self.server.is_original() {
+            // It writes at once: by now its store shows the effect of every message of the piece that it has read.
+            wishes.sort_by_key(|wish| !matches!(wish, ServerWish::Heard(..)));
+        }
         for wish in wishes {
-            // An original writes at once; what it heard comes first.
             if self.server.is_original() && !matches!(wish, ServerWish::Heard(..)) {
                 self.ledger.stored(self.now, &mut self.server.store().stored)?;
             }
@@ -485,6 +488,7 @@ impl World {
                     self.note(|| format!("to {name}: {}", String::from_utf8_lossy(&body)));
                     if !self.server.is_original() {
                         self.ledger.sent(link, &name, &body, &self.server.kept().stored)?;
+                        self.ledger.asked(&name, &body, self.hosts[host].held())?;
                     }
                 }
                 ServerWish::Heard(link, header, body) => self.heard(link, header, body),

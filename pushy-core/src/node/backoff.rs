@@ -7,6 +7,31 @@ use crate::time::Millis;
 /// Width of the window of the first try.
 const FIRST: u64 = 2_000;
 
+/// The longest pause between two tries with heartbeats far apart (decision 26).
+pub const LONGEST_WAIT: Millis = Millis(10_000);
+
+/// What a pause may last beyond a heartbeat interval.
+const BEYOND_INTERVAL: Millis = Millis(3_000);
+
+/// The longest pause between two tries: a server that is back after an outage, however long, has the node available
+/// within one heartbeat interval and 5 s (decision 4). That is the sum of, at worst,
+///
+/// 1. this pause, when a try failed just before the server's return: at most interval + 3 s. Tries never wait for a
+///    configuration ([`super::reconfigurer::Trigger::OutOfReach`] fetches beside them). A try that nothing answers is given
+///    up after 10 s and its pause counts from its start, so the next one follows at once; within it the operating system
+///    repeats its first packet after 1, 3 and 7 s: no gap there is longer than 4 s;
+/// 2. connection and handshake: three and a half round trips, under 2 ms of computing;
+/// 3. no configuration: a server that goes on has kept its keys, so the old ones fit (with new keys the silence
+///    of the refused handshake, 10 s, comes first; decision 5);
+/// 4. the first heartbeat, said in the moment the handshake is complete, and no second one: a node known from before
+///    is available with its first message, one that counted as lost after the round trip of `abort` and `aborted`.
+///
+/// Steps 2 and 4 are six round trips: each may take 300 ms of the 2 s that are left, or 160 ms where no packet is
+/// answered and an interval is next to nothing.
+pub fn longest_wait(interval: Millis) -> Millis {
+    LONGEST_WAIT.min(interval + BEYOND_INTERVAL)
+}
+
 /// Tries that failed in a row, and from them the next wait: uniform in a window of 2 s that doubles up to a cap.
 ///
 /// A whole fleet loses its server in the same moment; full jitter spreads its return.
@@ -27,6 +52,11 @@ impl Backoff {
         let window = FIRST.saturating_mul(1 << self.failed.min(16)).min(self.cap.0);
         self.failed = self.failed.saturating_add(1);
         uniform(Millis(window), random)
+    }
+
+    /// No wait longer than this from now on.
+    pub fn set_cap(&mut self, cap: Millis) {
+        self.cap = cap;
     }
 
     /// How many tries there were since the last success.

@@ -25,6 +25,7 @@ pub(super) struct Link {
     state: State,
     conn: u64,
     retry_at: Option<Millis>,
+    tried_at: Millis,
     backoff: Backoff,
     down_since: Option<Millis>,
 }
@@ -35,6 +36,7 @@ impl Link {
             state: State::Closed,
             conn: 0,
             retry_at: None,
+            tried_at: Millis(0),
             backoff: Backoff::new(longest_wait),
             down_since: None,
         }
@@ -62,6 +64,7 @@ impl Link {
         self.state = State::Connecting;
         self.conn = conn;
         self.retry_at = None;
+        self.tried_at = now;
         self.down_since.get_or_insert(now);
     }
 
@@ -83,11 +86,17 @@ impl Link {
         self.down_since.get_or_insert(now);
     }
 
-    /// Gives the connection up and plans the next try.
+    /// Gives the connection up and plans the next try. The pause after a try that nothing answered counts from its start.
     pub(super) fn retry(&mut self, now: Millis, random: &mut dyn Random) {
+        let from = if self.state == State::Connecting { self.tried_at } else { now };
         self.close(now);
         self.state = State::Waiting;
-        self.retry_at = Some(now + self.backoff.next(random));
+        self.retry_at = Some(now.max(from + self.backoff.next(random)));
+    }
+
+    /// No pause longer than this from now on.
+    pub(super) fn set_longest_wait(&mut self, longest: Millis) {
+        self.backoff.set_cap(longest);
     }
 
     pub(super) fn next_deadline(&self) -> Option<Millis> {

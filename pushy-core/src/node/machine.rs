@@ -14,6 +14,7 @@ use crate::whitelist::Whitelist;
 use crate::wire::{self, Channel, Limits, MAX_SERVER_BODY, RsaVerifier, SessionKey, WireError};
 use crate::zmtp::CurveSecret;
 
+use super::backoff;
 use super::heartbeater::{self, Heartbeater};
 use super::job_runner::{self, JobRunner};
 use super::link::{self, Link};
@@ -28,7 +29,7 @@ mod talk;
 /// The longest wait before the heartbeat port is tried again: without it the node works all the same (D-59).
 const LONGEST_HEARTBEAT_WAIT: Millis = Millis(60_000);
 
-/// After this long out of reach every other try asks for the configuration instead: the server may have moved.
+/// After this long out of reach every other try asks for the configuration besides: the server may have moved.
 const OUT_OF_REACH: Millis = Millis(30_000);
 
 /// Messages kept for an original server while the connection is down (7.7).
@@ -118,7 +119,7 @@ impl Node {
             heartbeater: Heartbeater::new(Millis(10_000), crate::node_config::OFFLINE_THRESHOLD),
             reconfigurer: Reconfigurer::new(),
             publisher: Publisher::new(),
-            command: Link::new(reconfigurer::LONGEST_WAIT),
+            command: Link::new(backoff::LONGEST_WAIT),
             heartbeat: Link::new(LONGEST_HEARTBEAT_WAIT),
             last_conn: 0,
             session: None,
@@ -239,21 +240,20 @@ impl Node {
         while let Some(input) = self.heartbeater.pop_due(now) {
             self.beat(input);
         }
+        if self.command.is_due(now) {
+            let (tries, outage) = self.command.outage(now);
+            // Never instead of a try: the server may come back while the request waits for an answer.
+            self.connect(Port::Command);
+            if outage >= OUT_OF_REACH && tries % 2 == 0 {
+                self.trigger(Trigger::OutOfReach);
+            }
+        }
         while let Some(input) = self.reconfigurer.pop_due(now, self.runner.state() == job_runner::State::Idle)
         {
             self.reconfigure(input);
         }
         if self.publisher.pop_due(now) {
             self.outputs.push_back(Output::Publish);
-        }
-        if self.command.is_due(now) {
-            let (tries, outage) = self.command.outage(now);
-            if outage >= OUT_OF_REACH && tries % 2 == 0 {
-                self.command.close(now);
-                self.trigger(Trigger::OutOfReach);
-            } else {
-                self.connect(Port::Command);
-            }
         }
         if self.heartbeat.is_due(now) {
             self.connect(Port::Heartbeat);
@@ -345,6 +345,7 @@ impl Node {
         self.heartbeater.configure(session.config.interval, session.config.offline_threshold);
         self.reconfigurer.configure(session.config.interval);
         self.publisher.configured(self.now.mono, session.config.caps.is_some_and(|caps| caps.nodes));
+        self.command.set_longest_wait(backoff::longest_wait(session.config.interval));
         let lifetime = Millis::from_secs(u64::from(session.config.lifetime));
         let same = self.session.as_ref().is_some_and(|old| {
             old.key == session.key

@@ -7,10 +7,7 @@ use crate::server::Random;
 
 use crate::time::Millis;
 
-use super::backoff::{Backoff, uniform};
-
-/// The longest wait between two tries (decision 26).
-pub const LONGEST_WAIT: Millis = Millis(10_000);
+use super::backoff::{Backoff, LONGEST_WAIT, longest_wait, uniform};
 
 /// Why the configuration is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,7 +18,7 @@ pub enum Trigger {
     ServerRestarted,
     /// Nothing came on the command port, or the handshake failed: our keys may be outdated.
     ChannelDead,
-    /// The server has been out of reach for long: it may have moved.
+    /// The server has been out of reach for long: it may have moved. At once, for its maker has waited already.
     OutOfReach,
     /// An operator asks (USR1).
     Operator,
@@ -136,6 +133,7 @@ impl Reconfigurer {
     /// Takes over the heartbeat interval, over which a fleet's fetches are spread after a server restart.
     pub fn configure(&mut self, interval: Millis) {
         self.interval = interval;
+        self.backoff.set_cap(longest_wait(interval));
     }
 
     /// The earliest deadline.
@@ -163,7 +161,8 @@ impl Reconfigurer {
                 let (wait, needed) = match trigger {
                     Trigger::Start | Trigger::Operator => (Millis(0), true),
                     Trigger::ServerRestarted => (uniform(self.interval, random), true),
-                    Trigger::ChannelDead | Trigger::OutOfReach => (self.backoff.next(random), false),
+                    Trigger::ChannelDead => (self.backoff.next(random), false),
+                    Trigger::OutOfReach => (Millis(0), false),
                 };
                 self.needed |= needed;
                 self.plan(now + wait);

@@ -164,6 +164,9 @@ impl Server {
             let job = self.jobs.get(&ix).map(|job| job.id.clone());
             return self.log(LogLevel::Info, Some(about.node), job, None, text);
         }
+        if let (Said::AckCommit | Said::AckRun, Some(node)) = (said, self.nodes.get_mut(&about.node)) {
+            node.doing = Some(ix);
+        }
         self.job_hears(ix, about.node, said);
     }
 
@@ -279,6 +282,9 @@ impl Server {
     fn resynchronise_job(&mut self, ix: JobIx, id: NodeId, conn: ConnId, claim: Claim) {
         let Some(job) = self.jobs.get(&ix) else { return };
         let (phase, stored) = (job.phase(), job.stored);
+        if let (Claim::Committed | Claim::Running, Some(node)) = (claim, self.nodes.get_mut(&id)) {
+            node.doing = Some(ix);
+        }
         let Some(member) = self.member(ix, id) else { return };
         let status = member.status;
         self.hit(|| format!("resync: {phase:?} × {status:?} × {claim:?}"));

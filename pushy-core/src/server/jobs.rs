@@ -250,6 +250,15 @@ impl Server {
         })
     }
 
+    /// Whether the node's last word was that it has a job other than `this`, which goes on with it.
+    pub(super) fn does_another(&self, id: NodeId, this: Option<JobIx>) -> bool {
+        let Some(doing) = self.nodes.get(&id).and_then(|node| node.doing) else { return false };
+        let Some(job) = self.jobs.get(&doing).filter(|_| Some(doing) != this) else { return false };
+        let member = job.index.get(&id).and_then(|at| job.nodes.get(*at as usize));
+        let has = |status| matches!(status, NodeStatus::Ready | NodeStatus::Running);
+        job.phase() != Phase::Over && member.is_some_and(|m| has(m.status))
+    }
+
     fn set_status(&mut self, ix: JobIx, id: NodeId, to: NodeStatus) {
         let Some(name) = self.nodes.get(&id).map(|n| n.at.node.clone()) else { return };
         let Some(job) = self.jobs.get_mut(&ix) else { return };

@@ -73,6 +73,7 @@ impl Server {
                 node.silent = false;
                 node.incarnation = None;
                 node.results = None;
+                node.doing = None;
                 self.timers.clear(&Timer::Life(id));
             }
             NodePhase::Restored => {}

@@ -68,6 +68,8 @@ impl Server {
                     self.send(node, ToNode::Run(ix));
                 }
             }
+            // `abort` names no job: a node that has said yes to another one since is left alone.
+            Gated::Stop(node) if self.does_another(node, ix) => {}
             Gated::Stop(node) => self.node_hears(node, NodeEvent::RehabRequest),
             Gated::ResultAck(node) => {
                 let Some(job) = ix.and_then(|ix| self.jobs.get(&ix)) else { return };

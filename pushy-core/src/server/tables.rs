@@ -77,6 +77,8 @@ pub(super) struct Node {
     pub(super) sequence: u64,
     /// Jobs in memory that name it.
     pub(super) jobs: BTreeSet<JobIx>,
+    /// The job that this process of it last said it has.
+    pub(super) doing: Option<JobIx>,
     pub(super) keys: NodeKeys,
     pub(super) clocks: Clocks,
     pub(super) seen: Seen,
@@ -100,6 +102,7 @@ impl Node {
             trouble: None,
             sequence: 0,
             jobs: BTreeSet::new(),
+            doing: None,
             keys: NodeKeys::default(),
             clocks: Clocks::default(),
             seen: Seen::default(),

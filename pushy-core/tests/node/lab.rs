@@ -56,6 +56,7 @@ pub(crate) struct Server {
     pub(crate) caps: Option<Caps>,
     pub(crate) max_body: Option<usize>,
     pub(crate) sequence: u64,
+    pub(crate) interval: Millis,
 }
 
 impl Server {
@@ -68,6 +69,7 @@ impl Server {
             caps: Some(Caps::OURS),
             max_body: Some(65_536),
             sequence: 0,
+            interval: Millis(10_000),
         }
     }
 
@@ -76,7 +78,7 @@ impl Server {
             host: "push".into(),
             heartbeat_addr: "tcp://push:10000".into(),
             command_addr: "tcp://push:10002".into(),
-            interval: Millis(10_000),
+            interval: self.interval,
             offline_threshold: 3,
             online_threshold: 2,
             node: "web1".into(),

@@ -1,11 +1,14 @@
 //! The whole node against a server played by hand: sections 1.3, 1.6, 4.6, 4.10, 7.6 to 7.8 and decisions 2, 3, 26.
 
+use std::collections::VecDeque;
+
 use pushy_core::ids::IncarnationId;
 use pushy_core::job::JobOptions;
 use pushy_core::message::ServerMessage;
 use pushy_core::node::job_runner::{Input as JobInput, State};
 use pushy_core::node::{Collector, Exit, Input, Output, Port, Restored, Stage};
 use pushy_core::server::LogLevel;
+use pushy_core::time::Millis;
 use pushy_core::whitelist::Whitelist;
 use pushy_core::wire;
 
@@ -309,22 +312,90 @@ fn a_server_that_may_have_moved_is_asked_for_by_its_rest_address() {
     let mut lab = Lab::online();
     let (mut fetches, mut connections) = (0, 0);
     lab.handle(Input::Disconnected { conn: lab.command, stage: Stage::Open, why: "gone".into() });
-    for _ in 0..100 {
-        for output in lab.pass(10_000) {
+    for _ in 0..2_000 {
+        let mut outputs = VecDeque::from(lab.pass(500));
+        while let Some(output) = outputs.pop_front() {
             match output {
                 Output::FetchConfig { .. } => {
                     fetches += 1;
-                    lab.handle(Input::ConfigFailed { why: "gone".into() });
+                    outputs.extend(lab.handle(Input::ConfigFailed { why: "gone".into() }));
                 }
                 Output::Connect { conn, port: Port::Command, .. } => {
                     connections += 1;
-                    lab.handle(Input::Disconnected { conn, stage: Stage::Connecting, why: "refused".into() });
+                    let why = "refused".into();
+                    let refused = Input::Disconnected { conn, stage: Stage::Connecting, why };
+                    outputs.extend(lab.handle(refused));
                 }
                 _ => {}
             }
         }
     }
-    assert!(fetches > 20 && connections > 20, "{fetches} fetches, {connections} connections in 1000 s");
+    let tame = |count| (50..400).contains(&count);
+    assert!(tame(fetches) && tame(connections), "{fetches} fetches, {connections} connections in 1000 s");
+}
+
+/// Decision 4: a node is back within an interval and 5 s of the server, however long it was away. 2 s of them are
+/// for the handshake and the first words; the rest is how long no try may be under way.
+#[test]
+fn no_pause_between_tries_is_longer_than_an_interval_and_3_s() {
+    // How long a try and a request for the configuration take to fail.
+    let check = |interval: u64, try_takes: u64, fetch_takes: u64| {
+        let mut lab = Lab::new();
+        lab.outputs();
+        lab.server.interval = Millis(interval);
+        lab.join();
+        let mut failing = vec![(
+            lab.now().mono,
+            Input::Disconnected { conn: lab.command, stage: Stage::Open, why: "gone".into() },
+        )];
+        let (mut longest, mut tries, mut fetches, mut ended) = (0, 0, 0, lab.now().mono);
+        while tries < 300 {
+            let next = failing.iter().enumerate().min_by_key(|(_, (at, _))| *at).map(|(i, (at, _))| (i, *at));
+            let deadline = lab.node.next_deadline().filter(|at| next.is_none_or(|(_, end)| *at < end));
+            let outputs = match (deadline, next) {
+                (Some(at), _) => lab.pass(at.saturating_sub(lab.now().mono).0),
+                (None, Some((i, at))) => {
+                    let mut outputs = lab.pass(at.saturating_sub(lab.now().mono).0);
+                    let (_, input) = failing.remove(i);
+                    if matches!(input, Input::Disconnected { .. }) {
+                        ended = lab.now().mono;
+                    }
+                    outputs.extend(lab.handle(input));
+                    outputs
+                }
+                (None, None) => panic!("nothing is planned"),
+            };
+            let now = lab.now().mono;
+            for output in outputs {
+                match output {
+                    Output::Connect { conn, port: Port::Command, .. } => {
+                        if tries > 0 {
+                            longest = longest.max((now - ended).0);
+                        }
+                        tries += 1;
+                        let why = "no answer".to_owned();
+                        let end = Input::Disconnected { conn, stage: Stage::Connecting, why };
+                        failing.push((now + Millis(try_takes), end));
+                    }
+                    Output::FetchConfig { .. } => {
+                        fetches += 1;
+                        let why = "no answer".to_owned();
+                        failing.push((now + Millis(fetch_takes), Input::ConfigFailed { why }));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let allowed = (interval + 3_000).min(10_000).saturating_sub(try_takes);
+        assert!(longest <= allowed && longest >= allowed * 9 / 10, "{interval} {try_takes}: {longest}");
+        assert!(fetches >= 10, "{interval} {try_takes}: it may have moved: {fetches} fetches");
+    };
+    for interval in [10, 500, 1_000, 2_000, 6_900, 7_000, 10_000, 60_000] {
+        for fetch_takes in [1, 10_000, 30_000] {
+            check(interval, 0, fetch_takes);
+            check(interval, 10_000, fetch_takes);
+        }
+    }
 }
 
 /// 1.6: spread over one interval.

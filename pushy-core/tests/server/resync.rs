@@ -177,3 +177,43 @@ fn a_finished_job_that_a_node_holds_on_to_is_stopped() {
     lab.beat("a", JobState::Running, Some(&job));
     assert_eq!(lab.sent_types("a"), "ack abort");
 }
+
+/// `abort` names no job: whatever ends an old job of a node, the one that it has said yes to since goes on.
+#[test]
+fn the_end_of_a_lost_job_leaves_the_next_one_alone() {
+    let check = |seconds: u32, end: fn(&mut Lab, &JobId), status| {
+        let mut lab = Lab::new();
+        lab.bring_up("a");
+        let mut request = lab.request(&["a"]);
+        request.run_timeout = Some(seconds);
+        let old = lab.start_job(request);
+        lab.say("a", ack_commit(&old));
+        lab.say("a", ack_run(&old));
+        // The agent has died and lost it; the new one gets the next job before that is noticed.
+        lab.disconnect("a");
+        lab.connect("a");
+        lab.pass(2_000);
+        lab.beat("a", JobState::Idle, None);
+        let next = lab.start(&["a"]);
+        lab.say("a", ack_commit(&next));
+        lab.say("a", ack_run(&next));
+        lab.clear();
+        end(&mut lab, &next);
+        assert_eq!(lab.node_status(&old, "a"), status);
+        assert_eq!(lab.node_status(&next, "a"), NodeStatus::Running);
+        assert_eq!(lab.sent_types("a"), "");
+        // Whoever holds on to an old job is stopped as before.
+        lab.say("a", succeeded(&next));
+        lab.clear();
+        lab.beat("a", JobState::Running, Some(&old));
+        assert_eq!(lab.sent_types("a"), "abort");
+    };
+    let beats = |lab: &mut Lab, next: &JobId| {
+        for _ in 0..2 {
+            lab.pass(I);
+            lab.beat("a", JobState::Running, Some(next));
+        }
+    };
+    check(3_600, beats, NodeStatus::Crashed);
+    check(5, |lab, _| lab.pass(5_000), NodeStatus::TimedOut);
+}
