@@ -9,11 +9,16 @@ use std::time::Duration;
 use axum_server::accept::Accept;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
+use crate::rest_limit::Limit;
+
 /// Makes a [`Patient`] of each connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct PatientAcceptor {
+    /// How many there may be.
+    pub(crate) limit: Limit,
     /// A client that takes nothing of what is waiting for it for so long is given up.
     pub(crate) patience: Duration,
 }
@@ -24,11 +29,11 @@ impl<S> Accept<TcpStream, S> for PatientAcceptor {
     type Future = Ready<io::Result<(Patient, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        ready(
-            stream
-                .set_nodelay(true)
-                .map(|()| (Patient { stream, patience: self.patience, stalled: None }, service)),
-        )
+        let patient = self.limit.take(&stream).and_then(|place| {
+            stream.set_nodelay(true)?;
+            Ok(Patient { stream, patience: self.patience, stalled: None, _place: place })
+        });
+        ready(patient.map(|patient| (patient, service)))
     }
 }
 
@@ -39,6 +44,8 @@ pub(crate) struct Patient {
     patience: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// It counts until it is closed.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Patient {

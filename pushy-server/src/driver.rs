@@ -37,6 +37,8 @@ pub struct ConfigRequest {
     pub is_node: bool,
     /// What the requester's program calls itself; may be empty.
     pub client: String,
+    /// The network address it comes from; empty: unknown.
+    pub address: String,
 }
 
 type Reply<T> = oneshot::Sender<T>;
@@ -295,11 +297,11 @@ impl Driver {
         match event {
             Event::Config(ask, reply) => {
                 let request = self.expect(Waiting::Config(reply));
-                let ConfigRequest { node, org_name, key, public_key, is_node, client } = ask;
+                let ConfigRequest { node, org_name, key, public_key, is_node, client, address } = ask;
                 let at = node.clone();
                 self.handle(Input::FetchConfig { request, node, org_name, key, public_key, is_node });
                 if is_node {
-                    self.handle(Input::Described { node: at, client });
+                    self.handle(Input::Described { node: at, client, address });
                 }
             }
             Event::StartJob { org, requester, job, reply } => {

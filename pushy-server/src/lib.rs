@@ -35,6 +35,7 @@ pub mod keys;
 pub mod nodes;
 pub mod ops;
 pub mod principals;
+mod rest_limit;
 pub mod retention;
 pub mod store;
 mod tls;
@@ -48,6 +49,7 @@ use keys::Keys;
 use ops::Ops;
 use ops::reload::Reload;
 use principals::Principals;
+use rest_limit::Limit;
 use store::Store;
 
 pub use store::DATABASE;
@@ -157,7 +159,11 @@ pub async fn run_with(
     });
     let mut broker_config = BrokerConfig::new(Arc::new(keys.curve_secret()), machine.max_body_size);
     broker_config.max_per_address = config.max_connections_per_address.map(|n| n as usize);
-    check_descriptors(&config, broker_config.max_connections);
+    let asked = config.max_rest_connections.map(|n| n as usize);
+    let (most_rest, most_nodes) =
+        rest_limit::shares(broker::descriptor_limit(), config.max_nodes as usize, asked);
+    broker_config.max_connections = most_nodes;
+    check_descriptors(&config, most_nodes);
     let server = Server::new(
         machine,
         keys.for_machine(config::host_name()),
@@ -225,8 +231,9 @@ pub async fn run_with(
         listeners.metrics.map(|listener| tokio::spawn(ops::http::serve(listener, source.into())));
     let reload_task = tokio::spawn(reload.watch(config.operation.tls_check_interval));
     let rest = axum_server::Handle::new();
-    let patience = PatientAcceptor { patience: config.send_timeout.into() };
-    let rest_task = tokio::spawn(serve_rest(listeners.api, tls, rest.clone(), patience, api));
+    let patience = config.send_timeout.into();
+    let acceptor = PatientAcceptor { patience, limit: Limit::new(most_rest) };
+    let rest_task = tokio::spawn(serve_rest(listeners.api, tls, rest.clone(), acceptor, api));
     let reaper = {
         let feeds = Arc::clone(&feeds);
         tokio::spawn(async move { feeds.reap().await })

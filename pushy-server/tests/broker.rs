@@ -286,6 +286,69 @@ fn a_node_that_does_not_read_is_closed_at_its_bound() {
 }
 
 #[test]
+fn what_waits_in_all_is_bounded() {
+    const MOST: usize = 3 << 20;
+    let mut lab = lab(|config| config.max_queued = MOST);
+    let mut deaf: Vec<(Node, ConnId)> = (0..12).map(|_| lab.opened()).collect();
+    let (mut node, reads) = lab.opened();
+    let message = vec![7; 100_000];
+    let mut closed = Vec::new();
+    let mut sent = 0;
+    // In turn, so that nobody comes to its own bound of 1 MB before all together come to theirs.
+    while closed.is_empty() {
+        for (_, conn) in &deaf {
+            lab.broker.send(*conn, b"h".to_vec(), message.clone());
+            sent += message.len();
+        }
+        lab.wait("the round", |broker| broker.queued() <= MOST + message.len());
+        while let Ok(event) = lab.events.try_recv() {
+            if let BrokerEvent::Input(Input::Closed { conn }) = event {
+                closed.push(conn);
+            }
+        }
+        assert!(sent <= 1 << 30, "the kernel takes everything");
+    }
+    assert!(closed.len() < deaf.len(), "only who was in the way: {} of {}", closed.len(), deaf.len());
+    assert!(!closed.contains(&reads));
+    for (node, conn) in &mut deaf {
+        assert!(!closed.contains(conn) || node.is_closed(PATIENCE));
+    }
+    // Who takes what it is sent is not closed however much waits for others.
+    lab.broker.send(reads, b"h".to_vec(), message);
+    assert_eq!(node.until(|_, messages| messages == 1), 1);
+}
+
+#[test]
+fn held_connections_are_bounded_and_the_oldest_go_first() {
+    let mut lab = lab(|config| config.max_connections = 16);
+    let (mut refused, mut closed) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        let mut node = lab.node();
+        node.prove();
+        let conn = loop {
+            match lab.input() {
+                Input::Handshake { conn, .. } => break conn,
+                Input::Closed { conn } => closed.push(conn),
+                other => panic!("a handshake, not {other:?}"),
+            }
+        };
+        lab.broker.refuse(conn);
+        refused.push((node, conn));
+    }
+    // A quarter of all is held, each for 30 s; the two oldest made room.
+    while closed.len() < 2 {
+        match lab.input() {
+            Input::Closed { conn } => closed.push(conn),
+            other => panic!("an end, not {other:?}"),
+        }
+    }
+    assert_eq!(closed, [refused[0].1, refused[1].1]);
+    for (at, (node, _)) in refused.iter_mut().enumerate() {
+        assert_eq!(node.is_closed(if at < 2 { PATIENCE } else { SOON / 4 }), at < 2, "number {at}");
+    }
+}
+
+#[test]
 fn room_is_told_when_the_queue_has_drained() {
     let mut lab = lab(|_| ());
     let mut nodes: Vec<(Node, ConnId)> = (0..12).map(|_| lab.opened()).collect();

@@ -86,6 +86,10 @@ impl Lab {
             "--heartbeat-interval",
             &interval.to_string(),
         ]))?;
+        // So that REST leaves them the descriptors.
+        let settings = home.join("server.toml");
+        let text_so_far = fs::read_to_string(&settings).map_err(text)?;
+        fs::write(&settings, format!("{text_so_far}\nmax_nodes = {nodes}\n")).map_err(text)?;
         let pair = Rsa::generate(2048).map_err(text)?;
         let write = |name: &str, content: &[u8]| fs::write(dir.path().join(name), content).map_err(text);
         write("key.pem", &pair.private_key_to_pem().map_err(text)?)?;

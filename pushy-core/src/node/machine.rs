@@ -91,6 +91,18 @@ impl std::fmt::Debug for Node {
     }
 }
 
+fn reconfigurer_row(state: reconfigurer::State, input: reconfigurer::Input) -> String {
+    use reconfigurer::Input;
+    let busy = |idle| if idle { "idle" } else { "busy" };
+    match input {
+        Input::Triggered(trigger) => format!("reconfigurer: {state:?} × {trigger:?}"),
+        Input::PlanDue { idle } => format!("reconfigurer: {state:?} × PlanDue {}", busy(idle)),
+        Input::LifetimeDue { idle } => format!("reconfigurer: {state:?} × LifetimeDue {}", busy(idle)),
+        Input::Fetched { .. } => format!("reconfigurer: {state:?} × Fetched"),
+        Input::BecameIdle | Input::Failed | Input::Proved => format!("reconfigurer: {state:?} × {input:?}"),
+    }
+}
+
 impl Node {
     /// An agent that has just started: its first output asks for the configuration.
     pub fn new(settings: Settings, restored: Restored, mut random: Box<dyn Random>, now: Now) -> Node {
@@ -141,11 +153,21 @@ impl Node {
         node
     }
 
-    /// How often each row of the runner's table was used since this was last asked, as `runner: STATE × INPUT`.
+    /// How often each row of a table was used since this was last asked, as `TABLE: STATE × INPUT`.
     #[cfg(feature = "planted-bugs")]
     pub fn take_rows(&mut self) -> std::collections::BTreeMap<String, u64> {
         std::mem::take(&mut self.rows)
     }
+
+    /// Counts the rows of the tables that the simulation uses.
+    #[cfg(feature = "planted-bugs")]
+    fn hit(&mut self, row: impl FnOnce(&Node) -> String) {
+        let row = row(self);
+        *self.rows.entry(row).or_default() += 1;
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    fn hit(&mut self, _row: impl FnOnce(&Node) -> String) {}
 
     /// Plants a defect for the simulation to find (decision 28).
     #[cfg(feature = "planted-bugs")]
@@ -266,6 +288,7 @@ impl Node {
 
     fn reconfigure(&mut self, input: reconfigurer::Input) {
         let mut actions = Vec::new();
+        self.hit(|node| reconfigurer_row(node.reconfigurer.state(), input));
         self.reconfigurer.handle(self.now.mono, input, &mut *self.random, &mut actions);
         for reconfigurer::Action::Fetch { new_keys } in actions {
             if new_keys && self.new_keys.is_none() {
@@ -278,6 +301,7 @@ impl Node {
 
     fn beat(&mut self, input: heartbeater::Input) {
         let mut actions = Vec::new();
+        self.hit(|node| format!("heartbeater: {:?} × {input:?}", node.heartbeater.state()));
         self.heartbeater.handle(self.now.mono, input, &mut actions);
         for action in actions {
             match action {

@@ -8,6 +8,7 @@ use crate::node_config::{self, NodeConfig};
 use crate::time::Millis;
 use crate::wire::SessionKey;
 
+use super::node_state::NodeEvent;
 use super::planted::PlantedBug;
 use super::tables::{Bound, Conn, Gated, NodeId, Queued, Timer, ToNode};
 use super::{Binding, ConnId, CurveKey, LogLevel, Output, Record, RefusedKey, RequestId, Server};
@@ -17,6 +18,10 @@ const SUPERSEDED: usize = 5;
 /// So many keys of a node may wait for their first handshake.
 const WAITING: usize = 4;
 const REFUSAL_LOG: Millis = Millis::from_secs(60);
+/// So many addresses are remembered with their last fetch, the youngest.
+const FETCHERS: usize = 4096;
+/// How long a fetch is remembered: whoever is refused has come soon after it, or never asked.
+const FETCH_KNOWN: Millis = Millis::from_secs(3_600);
 
 impl Server {
     /// A configuration is asked for (2.4.2): same CURVE key, same session key; another CURVE key, another binding.
@@ -185,6 +190,21 @@ impl Server {
         self.log_refusal(owner, key, peer, &why);
     }
 
+    /// Remembers who fetched its configuration from an address (decision 5).
+    pub(super) fn note_fetch(&mut self, at: &NodeRef, address: String) {
+        let now = self.now.mono;
+        if address.is_empty() {
+            return;
+        }
+        if self.fetchers.len() >= FETCHERS && !self.fetchers.contains_key(&address) {
+            self.fetchers.retain(|_, (_, when)| now - *when < FETCH_KNOWN);
+            if self.fetchers.len() >= FETCHERS {
+                self.fetchers.clear();
+            }
+        }
+        self.fetchers.insert(address, (at.node.clone(), now));
+    }
+
     /// One line for each key or address and minute (decision 5).
     fn log_refusal(&mut self, owner: Option<NodeId>, key: CurveKey, peer: String, why: &str) {
         let now = self.now.mono;
@@ -202,8 +222,19 @@ impl Server {
                 return;
             }
         }
+        let address = address.trim_matches(['[', ']']);
+        let fetch = match self.fetchers.get(address) {
+            Some((node, at)) if owner.is_none() && now - *at < FETCH_KNOWN => {
+                let ago = (now - *at).0 / 1000;
+                format!("; the last configuration fetched from {address} was {node}'s, {ago} s ago")
+            }
+            None if owner.is_none() => {
+                format!("; no configuration was fetched from {address} within an hour")
+            }
+            _ => String::new(),
+        };
         self.refusals.insert(subject, now);
-        let text = format!("a handshake with {key:?} is refused: {why}");
+        let text = format!("a handshake with {key:?} is refused: {why}{fetch}");
         self.log(LogLevel::Warn, owner, None, Some(peer), text);
     }
 
@@ -302,7 +333,8 @@ impl Server {
         }
         self.timers.clear(&Timer::Expiry(id));
         self.log(LogLevel::Info, Some(id), None, None, format!("the node's keys end: {why}"));
-        self.prune_node(id);
+        // Nothing can be heard of it any more, so it is not waited for.
+        self.node_hears(id, NodeEvent::Lost);
     }
 
     pub(super) fn binding_lifetime(&self) -> Millis {

@@ -108,6 +108,8 @@ pub enum Input {
         node: NodeRef,
         /// Its words; shortened and cleaned by the machine.
         client: String,
+        /// The network address it asked from, to name it when that is refused (decision 5); empty: unknown.
+        address: String,
     },
     /// A peer proved that it owns `key`; the handshake waits for [`Output::Accept`] or [`Output::Refuse`].
     Handshake {

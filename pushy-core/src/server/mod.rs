@@ -88,6 +88,8 @@ pub struct Server {
     conns: HashMap<ConnId, Conn>,
     /// When a refusal of this key or address was last logged.
     refusals: HashMap<String, Millis>,
+    /// Who last fetched a configuration from an address, and when.
+    fetchers: HashMap<String, (NodeName, Millis)>,
 
     out: VecDeque<Queued>,
     bulk: VecDeque<Bulk>,
@@ -147,6 +149,7 @@ impl Server {
             by_job_id: HashMap::new(),
             conns: HashMap::new(),
             refusals: HashMap::new(),
+            fetchers: HashMap::new(),
             out: VecDeque::new(),
             bulk: VecDeque::new(),
             dirty_jobs: Vec::new(),
@@ -177,7 +180,10 @@ impl Server {
             Input::FetchConfig { request, node, org_name, key, public_key, is_node } => {
                 self.fetch_config(request, node, org_name, key, &public_key, is_node);
             }
-            Input::Described { node, client } => self.described(&node, &client),
+            Input::Described { node, client, address } => {
+                self.described(&node, &client);
+                self.note_fetch(&node, address);
+            }
             Input::Handshake { conn, key, peer } => self.handshake(conn, key, peer),
             Input::Opened { conn } => self.opened(conn),
             Input::Closed { conn } => self.closed(conn),

@@ -253,3 +253,42 @@ fn keys_that_are_never_used_do_not_pile_up() {
     let ended = lab.kept.iter().filter(|r| matches!(r, Record::BindingEnded { .. })).count();
     assert!(ended >= 35, "{ended}");
 }
+
+/// Decision 5: what an operator can go by when the key is nobody's.
+#[test]
+fn a_refusal_names_who_fetched_a_configuration_from_there() {
+    let mut lab = Lab::new();
+    lab.add("a");
+    lab.fetch("a");
+    let client = String::new();
+    lab.handle(Input::Described { node: node_ref("a"), client, address: "10.0.0.1".into() });
+    lab.pass(12_000);
+    let knock = |lab: &mut Lab, key: u8, peer: &str| {
+        lab.clear();
+        let conn = lab.next_conn();
+        lab.handle(Input::Handshake { conn, key: curve_key(key, "stranger"), peer: peer.into() });
+        lab.logs().last().map(|line| line.text.clone()).unwrap_or_default()
+    };
+    let text = knock(&mut lab, 1, "10.0.0.1:4711");
+    let end = "; the last configuration fetched from 10.0.0.1 was a's, 12 s ago";
+    assert!(text.ends_with(end), "{text}");
+    assert_eq!(knock(&mut lab, 2, "10.0.0.1:4712"), "", "once a minute");
+    let text = knock(&mut lab, 1, "[fe80::1]:4711");
+    assert!(text.ends_with("; no configuration was fetched from fe80::1 within an hour"), "{text}");
+    lab.pass(3_600_000);
+    let text = knock(&mut lab, 3, "10.0.0.1:4713");
+    assert!(text.contains("is refused") && !text.contains("a's"), "{text}");
+}
+
+#[test]
+fn a_removed_node_is_offline_at_once() {
+    let mut lab = Lab::new();
+    lab.bring_up("a");
+    let job = lab.start(&["a"]);
+    lab.say("a", ack_commit(&job));
+    lab.say("a", ack_run(&job));
+    lab.end("a");
+    let state = lab.state("a");
+    assert_eq!((state.online, state.available), (false, false));
+    assert_eq!(lab.node_status(&job, "a"), NodeStatus::Crashed);
+}

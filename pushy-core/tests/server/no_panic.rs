@@ -74,7 +74,11 @@ fn input(random: &mut ChaCha8Rng) -> Input {
         7 => Input::Persisted { ticket: Ticket(u64::from(random.next_u32() % 64)) },
         8 => Input::PersistFailed { ticket: Ticket(u64::from(random.next_u32() % 64)) },
         9 => Input::EndBindings { node, why: String::new() },
-        _ => Input::Described { node, client: String::from_utf8_lossy(&bytes(random, 120)).into_owned() },
+        _ => Input::Described {
+            node,
+            client: String::from_utf8_lossy(&bytes(random, 120)).into_owned(),
+            address: String::from_utf8_lossy(&bytes(random, 12)).into_owned(),
+        },
     }
 }
 

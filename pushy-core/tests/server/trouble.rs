@@ -211,7 +211,7 @@ fn what_is_told_of_a_node() {
     let since = lab.detail("a").since;
     assert_eq!(since.map(|at| at.secs()), Some(T0));
     let node = node_ref("a");
-    lab.handle(Input::Described { node, client: " pushy/1.0\u{7}\n ".into() });
+    lab.handle(Input::Described { node, client: " pushy/1.0\u{7}\n ".into(), address: "10.0.0.1".into() });
     let job = lab.start(&["a"]);
     let detail = lab.detail("a");
     assert_eq!(detail.client.as_deref(), Some("pushy/1.0"));

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::conn::{COMMANDS, Conn, HEARTBEATS, Stage};
 use super::refusals::{Addresses, Refusals, Who, kind};
-use super::{BULK_ROOM, BrokerConfig, BrokerEvent, Command, MAX_QUEUED, MAX_QUEUED_PER_CONNECTION, Shared};
+use super::{BULK_ROOM, BrokerConfig, BrokerEvent, Command, MAX_QUEUED_PER_CONNECTION, Shared};
 
 /// Slots 0 and 1 are the listeners, 2 the waker.
 const FIRST_SLOT: usize = 3;
@@ -464,14 +464,15 @@ impl Hub {
         let (waiting, address) = (conn.waiting(), conn.address);
         self.recount(slot);
         let all = self.shared.queued.load(Ordering::SeqCst);
-        if waiting <= MAX_QUEUED_PER_CONNECTION && all <= MAX_QUEUED {
+        let most = self.config.max_queued;
+        if waiting <= MAX_QUEUED_PER_CONNECTION && all <= most {
             return self.mark(slot);
         }
         // What the network takes at once does not count.
         self.flush(slot);
         let over = self.find(id).is_some_and(|conn| {
             let waiting = conn.waiting();
-            waiting > MAX_QUEUED_PER_CONNECTION || all > MAX_QUEUED && waiting > 0
+            waiting > MAX_QUEUED_PER_CONNECTION || all > most && waiting > 0
         });
         if over {
             tracing::warn!(peer = %address, waiting, all, "connection closed: it does not take what it is sent");

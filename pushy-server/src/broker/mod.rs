@@ -56,6 +56,8 @@ pub struct BrokerConfig {
     /// How long a refused connection is held unanswered: closed at once, libzmq would be back at once
     /// (decision 5).
     pub hold_refused: Millis,
+    /// Bytes that may wait in all; beyond, a connection that does not take what it is sent is closed.
+    pub max_queued: usize,
     /// Silence after which a node of ZMTP 3.1 is sent a PING.
     pub ping: Millis,
 }
@@ -71,6 +73,7 @@ impl BrokerConfig {
             max_per_address: None,
             max_connections: descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(16),
             hold_refused: Millis(30_000),
+            max_queued: MAX_QUEUED,
             ping: Millis(60_000),
         }
     }
@@ -88,7 +91,8 @@ pub fn raise_descriptor_limit() -> usize {
     descriptor_limit()
 }
 
-fn descriptor_limit() -> usize {
+/// How many descriptors this process may have.
+pub(crate) fn descriptor_limit() -> usize {
     use nix::sys::resource::{Resource, getrlimit};
     getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
 }

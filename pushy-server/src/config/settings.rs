@@ -124,6 +124,11 @@ pub const SETTINGS: &[Setting] = &[
         help: "nodes this server must be able to hold; checked against the limit of open files at start",
     },
     Setting {
+        name: "max_rest_connections",
+        default: "0",
+        help: "REST connections at once, feeds included; more are closed. 0: what the limit of open files leaves beside max_nodes, from 192 to 4096",
+    },
+    Setting {
         name: "max_connections_per_address",
         default: "0",
         help: "connections taken from one network address on each node port; 0: no limit",

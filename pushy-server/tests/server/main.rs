@@ -6,6 +6,7 @@ mod doctor;
 mod feeds;
 mod feeds_many;
 mod lab;
+mod limits;
 mod listener;
 mod manual;
 mod nginx;

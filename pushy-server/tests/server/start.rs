@@ -16,7 +16,13 @@ use crate::lab::{DEADLINE, Lab, arg, made};
 use crate::puppet::Puppet;
 
 /// The program itself; ends with the value.
-struct Program(Child);
+pub(crate) struct Program(Child);
+
+impl Program {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -27,7 +33,7 @@ impl Drop for Program {
 }
 
 /// Off the runtime's thread, and not for ever.
-async fn wait<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn wait<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::time::timeout(DEADLINE, tokio::task::spawn_blocking(what))
         .await
         .expect("in time")
@@ -36,8 +42,15 @@ async fn wait<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T
 
 /// The program, started; and its first line.
 async fn program(dir: &Path) -> (Program, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_pushy-server"))
-        .args(["run", arg(dir), "--log-format", "json"])
+    program_under(&[], dir).await
+}
+
+/// The same by way of another program, which must end in being this one.
+pub(crate) async fn program_under(launcher: &[&str], dir: &Path) -> (Program, String) {
+    let own = [env!("CARGO_BIN_EXE_pushy-server"), "run", arg(dir), "--log-format", "json"];
+    let words = [launcher, &own].concat();
+    let mut child = Command::new(words[0])
+        .args(&words[1..])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -65,7 +78,11 @@ async fn ended(mut program: Program) -> (Option<i32>, String) {
 
 /// The last line on standard error of a program that does not start.
 async fn refused(dir: &Path) -> String {
-    let (program, line) = program(dir).await;
+    refused_under(&[], dir).await
+}
+
+async fn refused_under(launcher: &[&str], dir: &Path) -> String {
+    let (program, line) = program_under(launcher, dir).await;
     assert_eq!(line, "");
     let (status, text) = ended(program).await;
     assert_eq!(status, Some(1));
@@ -86,10 +103,12 @@ async fn a_start_that_cannot_be_says_why() {
         .await;
     std::fs::write(&keys, "{}").expect("written");
     check(format!("{d}/keys.json: not a key file of pushy-server (line 1, column 2)")).await;
-    if !nix::unistd::Uid::effective().is_root() {
-        std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o000)).expect("changed");
-        check(format!("{d}/keys.json: Permission denied (os error 13)")).await;
-    }
+    std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o000)).expect("changed");
+    // Root may read it all the same, unless it is without that capability.
+    let without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"];
+    let launcher = if nix::unistd::Uid::effective().is_root() { &without[..] } else { &[] };
+    let expected = format!("pushy-server: {d}/keys.json: Permission denied (os error 13)");
+    assert_eq!(refused_under(launcher, &dir).await, expected);
     std::fs::remove_file(&keys).expect("removed");
     std::fs::create_dir(&keys).expect("made");
     check(format!("{d}/keys.json: Is a directory (os error 21)")).await;
