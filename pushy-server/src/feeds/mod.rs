@@ -232,7 +232,7 @@ impl Hub {
         (jobs, state.orgs.values().map(|feed| feed.log.listeners()).sum())
     }
 
-    /// Forgets feeds that ended, for ever.
+    /// Forgets feeds that ended and what organizations need not remember any more, for ever.
     pub async fn reap(&self) {
         loop {
             let next = {
@@ -244,6 +244,10 @@ impl Hub {
                 let gone: Vec<JobId> = std::iter::from_fn(|| due(&mut state.kept, now)).collect();
                 if !gone.is_empty() {
                     self.store.forget_feeds(gone);
+                }
+                // Nobody may ask or tell anything for a long time.
+                for feed in state.orgs.values() {
+                    feed.log.forget(now, MOST_BYTES);
                 }
                 let fronts = [state.lingering.front(), state.kept.front()];
                 fronts.into_iter().flatten().map(|(at, _)| *at).min()

@@ -177,6 +177,6 @@ async fn a_newer_database_is_refused() {
     let path = bench.place.label();
     assert_eq!(
         error.message(),
-        format!("{path}: the database has version 99, this program knows 4; use the newer program")
+        format!("{path}: the database has version 99, this program knows 5; use the newer program")
     );
 }

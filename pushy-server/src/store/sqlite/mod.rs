@@ -23,6 +23,7 @@ use super::{
 };
 use crate::directory::{Change, Directory};
 
+mod checkpoint;
 mod examine;
 pub(super) mod rows;
 pub(super) mod writer;
@@ -81,9 +82,10 @@ impl SqliteStore {
         }
         let (writer, queue) = mpsc::channel();
         let owned = path.to_owned();
+        let second = connect(path, &options).ok();
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_loop(&owned, connection, &queue, &*on_saved))
+            .spawn(move || write_loop(&owned, connection, second, &queue, &*on_saved))
             .map_err(|e| Error::new(ErrorCode::Storage, format!("store thread: {e}")))?;
         Ok(SqliteStore {
             path: path.to_owned(),

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use pushy_core::server::{Record, Ticket};
 use rusqlite::{Connection, Row, TransactionBehavior};
 
+use super::checkpoint::Checkpointer;
 use super::rows::{Answer, execute, place, rows};
 use crate::store::sql::Columns;
 use crate::store::statements::{self, Reply, Task};
@@ -22,10 +23,12 @@ pub(super) enum Write {
 pub(super) fn write_loop(
     path: &Path,
     mut connection: Connection,
+    second: Option<Connection>,
     queue: &mpsc::Receiver<Write>,
     on_saved: &dyn Fn(Saved),
 ) {
     let mut group: Vec<(Ticket, Vec<Record>)> = Vec::new();
+    let mut checkpointer = Checkpointer::start(&connection, second);
     while let Ok(first) = queue.recv() {
         let mut next = Some(first);
         let mut records = 0;
@@ -37,6 +40,7 @@ pub(super) fn write_loop(
         }
         if !group.is_empty() {
             save_group(path, &mut connection, &mut group, on_saved);
+            checkpointer.committed(records, &connection);
         }
         match next {
             Some(Write::Task(task, reply)) => {
@@ -46,6 +50,7 @@ pub(super) fn write_loop(
             Some(Write::Save(..)) | None => {}
         }
     }
+    checkpointer.stop();
     // Leaves one file behind when nobody reads.
     let _ = connection.pragma_update(None, "wal_checkpoint", "TRUNCATE");
 }
