@@ -1,5 +1,5 @@
-//! KILL to the server at random moments under load: what was acknowledged stays, what has ended does not change, what runs
-//! goes on, the database opens.
+//! KILL to the server, and to PostgreSQL underneath, at random moments under load: what was acknowledged stays, what has
+//! ended does not change, what runs goes on, the database opens.
 //!
 //! `PUSHY_KILLS=N` kills more often than 20 times (`script/test --long` says 200); `PUSHY_KILL_SEED=S` repeats a run's
 //! choices, though not its timing.
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use pushy_core::auth::SigningKey;
 use pushy_tests::http::Http;
+use pushy_tests::postgres::Postgres;
 use pushy_tests::site::{Site, sqlite_of};
 use pushy_tests::until;
 use rand_chacha::ChaCha8Rng;
@@ -106,7 +107,8 @@ impl User<'_> {
                     lock(&told.ended).insert(id, job);
                     left -= 1;
                 }
-                Some((200, _)) | None => {}
+                // 503: the database is away.
+                Some((200 | 503, _)) | None => {}
                 Some(other) => lock(&told.wrong).push(format!("GET jobs/{id}: {other:?}")),
             }
         }
@@ -124,12 +126,13 @@ fn runs(site: &Site, node: &str) -> Vec<(String, String)> {
     text.lines().filter_map(|l| l.split_once(' ')).map(|(id, what)| (id.into(), what.into())).collect()
 }
 
-/// One run over the store that `settings` name; answers the site with its server running.
-fn check(name: &str, settings: &str, kills: u64) -> Site {
+/// One run of a server made with more arguments of `init`; `strike` ends something and starts it again. Answers the site
+/// with its server running.
+fn check(name: &str, init: &[&str], kills: u64, mut strike: impl FnMut(&mut Site, u64)) -> Site {
     let seed = number("PUSHY_KILL_SEED").unwrap_or_else(|| OsRng.next_u64());
     println!("{name}: {kills} kills, PUSHY_KILL_SEED={seed}");
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut site = Site::start(&format!("{SETTINGS}\n{settings}"));
+    let mut site = Site::start(init, SETTINGS);
     for node in NODES {
         let file = site.path(&format!("{node}.ran"));
         let line = |pause: &str, exit: i32| {
@@ -163,10 +166,9 @@ fn check(name: &str, settings: &str, kills: u64) -> Site {
         scope.spawn(move || watcher.watch_jobs(told, stop));
         // Whatever fails here, the threads must be told.
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..kills {
+            for number in 0..kills {
                 std::thread::sleep(Duration::from_millis(20 + rng.next_u64() % LIFE));
-                site.kill_server();
-                site.start_server();
+                strike(&mut site, number);
             }
         }));
         stop.store(true, Ordering::SeqCst);
@@ -225,12 +227,34 @@ fn check(name: &str, settings: &str, kills: u64) -> Site {
     site
 }
 
+fn restart(site: &mut Site) {
+    site.kill_server();
+    site.start_server();
+}
+
 #[test]
 fn sqlite() {
-    let mut site = check("SQLite", "", number("PUSHY_KILLS").unwrap_or(20));
+    let kills = number("PUSHY_KILLS").unwrap_or(20);
+    let mut site = check("SQLite", &[], kills, |site, _| restart(site));
     site.kill_server();
     let database = rusqlite::Connection::open(sqlite_of(&site)).expect("the database opens");
     let verdict: String =
         database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it can be checked");
     assert_eq!(verdict, "ok");
+}
+
+/// The server and its database in turn.
+#[test]
+fn postgres() {
+    let Some(mut postgres) = Postgres::start(&[]) else { return };
+    let database = postgres.database();
+    let kills = number("PUSHY_KILLS").map_or(6, |kills| kills / 2);
+    check("PostgreSQL", &["--database", &database.url()], kills, |site, number| {
+        if number % 2 == 0 {
+            postgres.stop("KILL");
+            postgres.start_again();
+        } else {
+            restart(site);
+        }
+    });
 }

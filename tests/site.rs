@@ -24,15 +24,16 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes and starts a server of the organization `acme`. `settings` are lines for its `server.toml`.
+    /// Makes and starts a server of the organization `acme`. `init` are more arguments of `pushy-server init`, `settings`
+    /// lines for its `server.toml`.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn start(settings: &str) -> Site {
+    pub fn start(init: &[&str], settings: &str) -> Site {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let home = dir.path().join("server");
-        let mut init = Command::new(bin_dir().join("pushy-server"));
-        run(init.arg("init").arg(&home).args(["--free-ports", "--heartbeat-interval", "1"]));
+        let mut make = Command::new(bin_dir().join("pushy-server"));
+        run(make.arg("init").arg(&home).args(["--free-ports", "--heartbeat-interval", "1"]).args(init));
         let file = home.join("server.toml");
         let text = fs::read_to_string(&file).expect("server.toml");
         fs::write(&file, format!("{text}\n{settings}\n")).expect("server.toml is written");
