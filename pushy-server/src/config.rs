@@ -382,6 +382,8 @@ mod tests {
         let core = ServerConfig::default();
         (machine.host, machine.heartbeat_addr, machine.command_addr) =
             (core.host.clone(), core.heartbeat_addr.clone(), core.command_addr.clone());
+        // A server with a directory of its own takes documents of nodes; the machine by itself does not.
+        assert!(std::mem::replace(&mut machine.nodes, core.nodes));
         assert_eq!(machine, core);
     }
 }
