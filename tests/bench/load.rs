@@ -102,7 +102,7 @@ impl Line {
     }
 
     /// Reads a stream to its end; how many bytes of body, chunk headers included.
-    pub(crate) async fn to_the_end(&mut self) -> Outcome<usize> {
+    pub(crate) async fn read_to_end(&mut self) -> Outcome<usize> {
         let mut read = 0;
         loop {
             if self.buffer.ends_with(b"\r\n0\r\n\r\n") {

@@ -133,7 +133,7 @@ pub(crate) fn listeners(_: Effort) -> Outcome<Vec<Figure>> {
     let lengths = runtime.block_on(async {
         let mut tasks = JoinSet::new();
         for mut line in lines.drain(..) {
-            tasks.spawn(async move { line.to_the_end().await });
+            tasks.spawn(async move { line.read_to_end().await });
         }
         tokio::time::timeout(Duration::from_secs(60), tasks.join_all()).await.map_err(text)
     })?;

@@ -81,8 +81,7 @@ async fn a_full_disk_refuses_jobs_whole_and_passes() {
     let listed = async |lab: &Lab| {
         let list = lab.get(&lab.admin, "~/jobs").await;
         list.check_status(200);
-        let mut ids: Vec<String> =
-            list.json().as_array().expect("a list").iter().map(|job| id_of(job)).collect();
+        let mut ids: Vec<String> = list.json().as_array().expect("a list").iter().map(id_of).collect();
         ids.sort();
         ids
     };
