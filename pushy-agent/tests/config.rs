@@ -144,6 +144,28 @@ fn long_options_are_spelt_as_the_originals() {
     assert!(Args::try_parse_from(["push-jobs-client", "-v"]).expect("parsed").version);
 }
 
+/// Decision 44.
+#[test]
+fn what_the_server_is_told_of_the_node() {
+    let document = |more: &str| Bench::new().load(more, &[]).expect("read").document;
+    let told = document(
+        "node_environment 'prod'\nnode_roles %w[web db]\nnode_tags ['rack-1']\n\
+         whitelist({ 'x' => { command_line: 'y', env: { 'TOKEN' => 'hunter2' } } })",
+    )
+    .expect("a document");
+    assert_eq!(told.environment.as_deref(), Some("prod"));
+    assert_eq!((told.roles, told.tags), (vec!["web".into(), "db".into()], vec!["rack-1".into()]));
+    assert_eq!(told.whitelist["x"]["command_line"], "y");
+    assert_eq!(told.whitelist["x"]["env"]["TOKEN"], "***");
+    assert!(told.fqdn.is_some());
+    let told = document("environment 'dev'").expect("a document");
+    assert_eq!(
+        (told.environment.as_deref(), &told.whitelist["chef-client"]),
+        (Some("dev"), &"chef-client".into())
+    );
+    assert_eq!(document("publish_node false"), None);
+}
+
 #[test]
 fn further_settings() {
     let config = Bench::new()
@@ -218,6 +240,9 @@ fn errors_name_the_file_and_the_setting() {
     check("authentication_protocol_version '2'", &[], &[file, "authentication_protocol_version"]);
     check("whitelist_match :some", &[], &[file, "whitelist_match"]);
     check("whitelist 'chef-client'", &[], &[file, "whitelist"]);
+    check("node_environment 'prod.eu'", &[], &[file, "node_environment", "letters, digits"]);
+    check("node_roles 'web'", &[], &[file, "node_roles", "a list of texts"]);
+    check("node_tags ['a b']", &[], &[file, "node_tags"]);
     check("whitelist({ 'a' => { :lock => true } })", &[], &[file, "entry \"a\""]);
     check("if true\n  node_name 'x'\nend", &[], &[file, ":4:1:"]);
     check("node_name 'x", &[], &[file, ":4:"]);

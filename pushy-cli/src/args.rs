@@ -212,7 +212,7 @@ pub(crate) struct Show {
 }
 
 const SEARCH_AFTER: &str = "\
-A word without a field is looked for in tags, roles and names. Values are compared without
+A word without a field is looked for in names, tags and roles. Values are compared without
 case; * and ? stand for other characters; [a TO b] is a range. Exit status 1: nothing found.
 
 Examples:

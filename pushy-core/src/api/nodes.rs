@@ -111,12 +111,12 @@ impl Call for FindNodes<'_> {
     }
 }
 
-/// What knife makes of a query that names no field: a part of a tag, a role or a name.
+/// What knife makes of a query that names no field, a part of a tag, a role or a full host name; and of the node's name.
 pub fn fuzzy_query(text: &str) -> Cow<'_, str> {
     if text.contains(':') {
         return Cow::Borrowed(text);
     }
-    let fields = ["tags", "roles", "fqdn", "addresses", "policy_name", "policy_group"];
+    let fields = ["name", "tags", "roles", "fqdn", "addresses", "policy_name", "policy_group"];
     Cow::Owned(fields.map(|field| format!("{field}:*{text}*")).join(" OR "))
 }
 

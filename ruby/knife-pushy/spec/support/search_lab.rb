@@ -23,6 +23,8 @@ class SearchLab < Lab
       names = []
       Chef::Search::Query.new(asked["url"]).search(:node, query) { |node| names << node.name }
       names.sort
+    rescue Net::HTTPClientException => e
+      e.response.code.to_i
     end
     puts JSON.generate("published" => asked["nodes"].size, "answers" => answers)
   RUBY
