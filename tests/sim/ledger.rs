@@ -6,6 +6,7 @@ use pushy_core::event::Event;
 use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{Job, NodeStatus};
 use pushy_core::message::{FromServer, JobRef, JobState, NodeMessage, ServerMessage};
+use pushy_core::server::Record;
 
 use crate::net::LinkId;
 use crate::store::Stored;
@@ -25,6 +26,7 @@ pub struct Ledger {
     ran: BTreeSet<JobId>,
     closed_at: BTreeMap<Part, u64>,
     excused: BTreeSet<Part>,
+    given_up_in_time: BTreeSet<Part>,
     standing: BTreeMap<LinkId, NodeName>,
     asked: BTreeSet<(&'static str, JobId, LinkId)>,
     left_at: BTreeMap<NodeName, u64>,
@@ -113,6 +115,26 @@ impl Ledger {
         self.running.remove(node);
     }
 
+    fn may_give_up(&self, now: u64, node: &NodeName) -> bool {
+        let standing = self.standing.values().any(|n| n == node);
+        let left = self.left_at.get(node).copied().unwrap_or(0);
+        !standing && left + self.down_after <= now
+    }
+
+    /// The store is asked to take something, and may fail or take its time: what counts is when the server gave up.
+    pub fn asked_to_store(&mut self, now: u64, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::NodeStatus { job, node, status: NodeStatus::Crashed, .. }
+                    if self.may_give_up(now, node) =>
+                {
+                    self.given_up_in_time.insert((job.clone(), node.clone()));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// The store has taken something.
     pub fn stored(&mut self, now: u64, stored: &mut Stored) -> Result<(), Broken> {
         for job in std::mem::take(&mut stored.won) {
@@ -122,9 +144,7 @@ impl Ledger {
             for (node, status) in &job.nodes {
                 let part = (job.id.clone(), node.clone());
                 if status.is_terminal() && !self.closed_at.contains_key(&part) {
-                    let standing = self.standing.values().any(|n| n == node);
-                    let left = self.left_at.get(node).copied().unwrap_or(0);
-                    let excused = !standing && left + self.down_after <= now;
+                    let excused = self.may_give_up(now, node) || self.given_up_in_time.contains(&part);
                     if excused {
                         self.excused.insert(part.clone());
                     } else if *status == NodeStatus::Crashed

@@ -37,3 +37,9 @@ fn a_node_is_not_aborted_for_a_job_whose_end_is_not_stored_yet() {
     // Another job's vote ended meanwhile, and its `abort` overtook the store.
     holds(7100);
 }
+
+#[test]
+fn a_node_that_was_given_up_is_stopped_once_that_is_stored() {
+    // It came back while the store was failing, and was told `abort` like a stranger.
+    holds(476);
+}

@@ -460,6 +460,9 @@ impl World {
                 ServerWish::Transmit(link, bytes) => self.transmit(link, Side::Client, bytes),
                 ServerWish::Close(link) => self.close(link, Side::Server)?,
                 ServerWish::Write => {
+                    if let Some((_, records)) = self.server.kept().pending.back() {
+                        self.ledger.asked_to_store(self.now, records);
+                    }
                     let jitter = self.below(8);
                     let at = self.server.kept().answer_at(self.now, jitter);
                     self.later(at - self.now, Happening::StoreAnswers(self.server_life));

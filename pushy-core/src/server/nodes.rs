@@ -101,7 +101,11 @@ impl Server {
                 NodeStep::Ack => self.send(id, ToNode::Ack),
                 // Without a connection it is told when it has one again.
                 NodeStep::Abort if connected => {
-                    self.send(id, ToNode::Abort);
+                    // Whoever was lost may still do what it was given up for: that is stored before it is stopped.
+                    let stops = event == NodeEvent::RehabRequest || !self.end_is_unstored(id);
+                    if stops {
+                        self.send(id, ToNode::Abort);
+                    }
                     let at = now + Millis(self.config.rehab_timer.0.max(1));
                     self.timers.set(Timer::Rehab(id), at);
                 }
@@ -140,6 +144,15 @@ impl Server {
         if node.client.as_deref().unwrap_or_default() != clean {
             node.client = (!clean.is_empty()).then(|| clean.into());
         }
+    }
+
+    /// Whether a job has ended for the node and the store does not have that yet.
+    fn end_is_unstored(&self, id: NodeId) -> bool {
+        let Some(node) = self.nodes.get(&id) else { return false };
+        node.jobs.iter().filter_map(|ix| self.jobs.get(ix)).any(|job| {
+            let member = job.index.get(&id).and_then(|at| job.nodes.get(*at as usize));
+            !job.gate.is_clean() && member.is_some_and(|m| m.status.is_terminal())
+        })
     }
 
     fn node_down(&mut self, id: NodeId) {
