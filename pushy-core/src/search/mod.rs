@@ -1,6 +1,6 @@
 //! Searching nodes: the query language that people type into knife, over documents flattened as Chef flattens them.
 //!
-//! [`Query::parse`] reads a query, [`Document::new`] flattens a node, [`Query::matches`] compares, [`select`] sorts and
+//! [`Query::parse`] reads a query, [`Document::new`] flattens a node, [`Query::matches`] compares, [`select()`] sorts and
 //! cuts a page. Nothing here fails on any input but the parser, which says where. A pure value; a query over 10,000
 //! documents takes a few milliseconds.
 //!
