@@ -106,6 +106,9 @@ impl Server {
                     if stops {
                         self.send(id, ToNode::Abort);
                     }
+                    if let Some(node) = self.nodes.get_mut(&id) {
+                        node.abort_waits = !stops;
+                    }
                     let at = now + Millis(self.config.rehab_timer.0.max(1));
                     self.timers.set(Timer::Rehab(id), at);
                 }
@@ -143,6 +146,14 @@ impl Server {
         let clean = clean.trim();
         if node.client.as_deref().unwrap_or_default() != clean {
             node.client = (!clean.is_empty()).then(|| clean.into());
+        }
+    }
+
+    /// Sends the `abort` that waited for the store.
+    pub(super) fn send_waiting_abort(&mut self, id: NodeId) {
+        let waits = self.nodes.get(&id).is_some_and(|n| n.abort_waits && n.phase == NodePhase::Rehab);
+        if waits && !self.end_is_unstored(id) {
+            self.node_hears(id, NodeEvent::RehabTimer);
         }
     }
 

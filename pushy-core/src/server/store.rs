@@ -70,7 +70,10 @@ impl Server {
             }
             // `abort` names no job: a node that has said yes to another one since is left alone.
             Gated::Stop(node) if self.does_another(node, ix) => {}
-            Gated::Stop(node) => self.node_hears(node, NodeEvent::RehabRequest),
+            Gated::Stop(node) => {
+                self.node_hears(node, NodeEvent::RehabRequest);
+                self.send_waiting_abort(node);
+            }
             Gated::ResultAck(node) => {
                 let Some(job) = ix.and_then(|ix| self.jobs.get(&ix)) else { return };
                 let ack = ToNode::ResultAck(job.id.clone());

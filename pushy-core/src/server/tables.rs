@@ -79,6 +79,8 @@ pub(super) struct Node {
     pub(super) jobs: BTreeSet<JobIx>,
     /// The job that this process of it last said it has.
     pub(super) doing: Option<JobIx>,
+    /// An `abort` is held back until the end of a job is stored.
+    pub(super) abort_waits: bool,
     pub(super) keys: NodeKeys,
     pub(super) clocks: Clocks,
     pub(super) seen: Seen,
@@ -103,6 +105,7 @@ impl Node {
             sequence: 0,
             jobs: BTreeSet::new(),
             doing: None,
+            abort_waits: false,
             keys: NodeKeys::default(),
             clocks: Clocks::default(),
             seen: Seen::default(),
