@@ -130,9 +130,14 @@ fn a_channel_takes_only_its_own_method() {
     assert_eq!(open(Channel::Heartbeat, 0, &bent, &body), Err(WireError::Signature));
 
     // The window of the node is closed at both ends, and symmetric (D-53).
-    for (seconds, error) in
-        [(300, None), (-300, None), (301, Some(301)), (-301, Some(-301)), (86_400, Some(86_400)), (-86_400, Some(-86_400))]
-    {
+    for (seconds, error) in [
+        (300, None),
+        (-300, None),
+        (301, Some(301)),
+        (-301, Some(-301)),
+        (86_400, Some(86_400)),
+        (-86_400, Some(-86_400)),
+    ] {
         assert_eq!(
             open(Channel::Heartbeat, seconds, &rsa, &body).err(),
             error.map(WireError::Skew),

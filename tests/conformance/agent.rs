@@ -26,6 +26,9 @@ const WHITELIST: &str = "
   'file' => 'cat $CHEF_PUSH_JOB_FILE; echo; echo $CHEF_PUSH_JOB_FILE',
 ";
 
+/// The file that the command `until told` waits for.
+const TOLD: &str = "told";
+
 /// A node with its agent.
 pub(crate) struct Agent {
     pub(crate) name: String,
@@ -51,12 +54,14 @@ impl Agent {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).expect("it is ours");
         let text = format!(
             "chef_server_url 'http://{}/organizations/{}'\nnode_name '{name}'\nclient_key '{}'\nkill_grace 0.2\n\
-             state_dir '{}'\nfile_dir '{}'\nwhitelist({{{WHITELIST}{entries}}})\n",
+             state_dir '{}'\nfile_dir '{}'\nwhitelist({{{WHITELIST}{entries}\n  \
+             'until told' => 'until [ -e {} ]; do sleep 0.05; done',\n}})\n",
             t.place().address,
             t.org,
             key.display(),
             folder.join("state").display(),
             folder.join("files").display(),
+            folder.join(TOLD).display(),
         );
         let config = folder.join("push-jobs-client.rb");
         fs::write(&config, text).expect("the configuration is written");
@@ -69,6 +74,11 @@ impl Agent {
     /// Where it keeps files of jobs.
     pub(crate) fn files(&self) -> PathBuf {
         self.config.with_file_name("files")
+    }
+
+    /// Ends the command `until told`.
+    pub(crate) fn tell(&self) {
+        fs::write(self.config.with_file_name(TOLD), "").expect("the file is made");
     }
 
     /// Starts it, again after [`Agent::kill`].

@@ -307,54 +307,60 @@ fn g22_one_of_three_fails(t: &Target) {
 }
 
 fn g23_two_of_three_busy(t: &Target) {
-    let _agents = ["one", "two", "three"].map(|name| Agent::online(t, name));
-    let first = t.start_on("sleep 2", &["one", "two"]);
+    let agents = ["one", "two", "three"].map(|name| Agent::online(t, name));
+    let first = t.start_on("until told", &["one", "two"]);
     t.job_until(&first, |job| job["nodes"]["running"].as_array().is_some_and(|n| n.len() == 2));
     let body = json!({ "command": "succeed", "nodes": ["one", "two", "three"], "quorum": 2 });
     let expected = json!({ "nacked": ["one", "two"], "was_ready": ["three"] });
     t.check_job(&t.start(&body), "quorum_failed", expected);
+    agents.iter().for_each(Agent::tell);
     t.check_job(&first, "complete", json!({ "succeeded": ["one", "two"] }));
 }
 
 fn g24_one_of_three_busy(t: &Target) {
-    let _agents = ["one", "two", "three"].map(|name| Agent::online(t, name));
-    let first = t.start_on("sleep 2", &["one"]);
+    let agents = ["one", "two", "three"].map(|name| Agent::online(t, name));
+    let first = t.start_on("until told", &["one"]);
     t.job_until(&first, running);
     let body = json!({ "command": "succeed", "nodes": ["one", "two", "three"], "quorum": 2 });
     let expected = json!({ "nacked": ["one"], "succeeded": ["two", "three"] });
     t.check_job(&t.start(&body), "complete", expected);
+    agents[0].tell();
     t.check_job(&first, "complete", json!({ "succeeded": ["one"] }));
 }
 
 fn g25_more_jobs_on_a_busy_node(t: &Target) {
-    let _agent = Agent::online(t, "one");
-    let first = t.start_on("sleep 2", &["one"]);
+    let agent = Agent::online(t, "one");
+    let first = t.start_on("until told", &["one"]);
     t.job_until(&first, running);
     let more = [t.start_on("succeed", &["one"]), t.start_on("succeed", &["one"])];
     for id in more {
         t.check_job(&id, "quorum_failed", json!({ "nacked": ["one"] }));
     }
+    agent.tell();
     t.check_job(&first, "complete", json!({ "succeeded": ["one"] }));
 }
 
 fn g26_independent_jobs(t: &Target) {
-    let _agents = ["one", "two"].map(|name| Agent::online(t, name));
-    let (first, second) = (t.start_on("sleep 2", &["one"]), t.start_on("sleep 1", &["two"]));
+    let agents = ["one", "two"].map(|name| Agent::online(t, name));
+    let (first, second) = (t.start_on("until told", &["one"]), t.start_on("until told", &["two"]));
     t.job_until(&first, running);
     t.job_until(&second, running);
     assert!(running(&t.job(&first)), "they run at the same time");
+    agents[1].tell();
     t.check_job(&second, "complete", json!({ "succeeded": ["two"] }));
+    agents[0].tell();
     t.check_job(&first, "complete", json!({ "succeeded": ["one"] }));
 }
 
 fn g27_client_reconfigures_during_a_job(t: &Target) {
     let agent = Agent::online(t, "one");
-    let id = t.start_on("sleep 1", &["one"]);
+    let id = t.start_on("until told", &["one"]);
     t.job_until(&id, running);
     agent.signal(Signal::SIGUSR1);
     pushy_tests::until("the signal's trace in the log", crate::call::DEADLINE, || {
         agent.output().contains("USR1").then_some(())
     });
+    agent.tell();
     t.check_job(&id, "complete", json!({ "succeeded": ["one"] }));
 }
 
