@@ -43,3 +43,11 @@ fn a_node_that_was_given_up_is_stopped_once_that_is_stored() {
     // It came back while the store was failing, and was told `abort` like a stranger.
     holds(476);
 }
+
+#[test]
+fn a_frame_replayed_after_a_restart_is_not_taken_for_a_clock_set_back() {
+    // Behind a fresh message an old stamp was believed, also of a recorded `ack_commit` or `ack_run`.
+    for seed in [2869, 4725, 7132] {
+        holds(seed);
+    }
+}

@@ -47,13 +47,18 @@ impl Server {
         if remembers && said.sequence.is_some() && said.sequence <= from.sequence {
             return self.drop_message(id, conn, "its sequence does not rise: a replay");
         }
+        // Nothing is lost within a connection: a gap is somebody else's frame, recorded before.
+        let next = match (from.sequence, said.sequence) {
+            (Some(last), Some(this)) => last.checked_add(1) == Some(this),
+            _ => false,
+        };
         from.sequence = said.sequence.or(from.sequence);
         let greeted = std::mem::replace(&mut from.greeted, true);
         let known = remembers && node.seen.note(body);
         let since = self.now.mono - opened;
         let mut freshness = node.clocks.judge(said.timestamp, self.now.wall, since, self.clock_epoch);
         // A queue is first in, first out: behind a new message an old stamp is a clock's doing (G14).
-        if freshness == Freshness::Stale && from.drained {
+        if freshness == Freshness::Stale && from.drained && next {
             freshness = Freshness::Unsure;
         }
         from.drained |= freshness == Freshness::Fresh;
