@@ -1,5 +1,6 @@
 //! What only a PostgreSQL store meets: refusals, two servers on one database, a database that goes away.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use pushy_core::ids::JobId;
@@ -64,15 +65,15 @@ async fn a_full_disk_and_a_locked_table_fail_the_job_and_pass() {
     bench.save(new_job(&big)).expect("with room again");
     assert_eq!(bench.stored(&big).await, Some(big));
 
-    // A second program that holds the table for longer than a write waits.
-    let url = database.url();
-    let held = std::thread::spawn(move || {
-        let child = std::process::Command::new("psql")
-            .args(["-X", "-q", "-d", &url, "-c", "BEGIN; LOCK TABLE jobs; SELECT pg_sleep(1); COMMIT"])
-            .stdout(std::process::Stdio::null())
-            .status();
-        assert!(child.expect("psql runs").success());
-    });
+    // A second program that holds the table for longer than a write waits: until it is told to let go.
+    let mut holder = std::process::Command::new("psql")
+        .args(["-X", "-q", "-d", &database.url()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("psql runs");
+    let mut words = holder.stdin.take().expect("a pipe");
+    words.write_all(b"BEGIN; LOCK TABLE jobs;\n").expect("psql listens");
     let locked =
         "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'jobs'::regclass";
     let end = Instant::now() + DEADLINE;
@@ -81,7 +82,9 @@ async fn a_full_disk_and_a_locked_table_fail_the_job_and_pass() {
     }
     let error = bench.save(new_job(&job(3, 1))).expect_err("locked");
     assert!(error.ends_with("canceling statement due to lock timeout"), "{error}");
-    held.join().expect("the lock ends");
+    words.write_all(b"COMMIT;\n").expect("psql listens");
+    drop(words);
+    assert!(holder.wait().expect("psql ends").success());
     bench.save(new_job(&job(3, 1))).expect("kept");
 }
 

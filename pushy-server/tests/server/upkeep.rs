@@ -21,9 +21,9 @@ async fn told(dir: &Path, args: &[&str]) -> String {
     cli(&[&["-d", arg(dir)], args].concat()).await.expect("done")
 }
 
-/// What the directory's lists say.
+/// What the directory's lists say, and what is known of a node.
 async fn directory(dir: &Path) -> Vec<String> {
-    let mut lists = Vec::new();
+    let mut lists = vec![told(dir, &["node", "show", "web-1"]).await];
     for what in ["org", "user", "node", "group"] {
         lists.push(told(dir, &[what, "list"]).await);
     }
@@ -33,6 +33,7 @@ async fn directory(dir: &Path) -> Vec<String> {
 async fn back_up_and_restore(from: Option<Database>, to: Option<Database>) {
     let lab = lab_on(from.as_ref()).await;
     let web = lab.node("web-1", 0).await;
+    told(&lab.dir, &["node", "set", "web-1", "environment=prod", "roles=web"]).await;
     lab.user("ann", 1).await;
     lab.group("pushy_job_readers", &[("user", "ann"), ("user", "admin")]).await;
     let mut line = Puppet::new(&lab, web.clone()).await.online(&lab).await;
