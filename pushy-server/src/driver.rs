@@ -219,6 +219,7 @@ impl Driver {
             self.tick_if_due();
             self.drain();
             self.send_bulk();
+            self.broker.set_busy(self.server.has_jobs());
             let deadline = self.server.next_deadline().map(|at| Instant::from_std(clock::instant(at)));
             if let Some(at) = deadline
                 && timer.deadline() != at
@@ -301,6 +302,7 @@ impl Driver {
                 let at = node.clone();
                 self.handle(Input::FetchConfig { request, node, org_name, key, public_key, is_node });
                 if is_node {
+                    self.broker.expect();
                     self.handle(Input::Described { node: at, client, address });
                 }
             }

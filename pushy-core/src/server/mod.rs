@@ -263,6 +263,11 @@ impl Server {
         (live, jobs)
     }
 
+    /// Whether any job has not ended yet.
+    pub fn has_jobs(&self) -> bool {
+        !self.by_job_id.is_empty()
+    }
+
     /// How many elementary steps all inputs so far have cost: the measure of the cost tests (decision 11).
     #[doc(hidden)]
     pub fn steps(&self) -> u64 {

@@ -33,6 +33,9 @@ const LIVELY: Millis = Millis(1000);
 /// Else what arrives is gathered for so long: heartbeats of many nodes cost a few wake-ups of two threads, not one
 /// each. A command ends the wait.
 const GATHER: Duration = Duration::from_millis(25);
+/// And for so long while no job is under way: half of what idle nodes cost are wake-ups. Whoever fetches a
+/// configuration is expected, so that only a node that comes back without one can find the door shut for so long.
+const GATHER_IDLE: Duration = Duration::from_millis(100);
 /// After the system refused a descriptor.
 const ACCEPT_PAUSE: Millis = Millis(500);
 
@@ -170,7 +173,8 @@ impl Hub {
                 return;
             }
             if self.now >= self.lively_until && self.timeout() != Some(Duration::ZERO) {
-                std::thread::park_timeout(GATHER);
+                let busy = self.shared.busy.load(Ordering::Relaxed);
+                std::thread::park_timeout(if busy { GATHER } else { GATHER_IDLE });
             }
         }
     }
@@ -448,6 +452,8 @@ impl Hub {
             Command::Publish(header, body) => {
                 self.publishing.push_back((encode_plain(&header, &body), FIRST_SLOT));
             }
+            // That it came is all it says.
+            Command::Expect => {}
             Command::Stop => return true,
         }
         false

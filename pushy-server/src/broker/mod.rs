@@ -126,6 +126,7 @@ enum Command {
     Close(ConnId),
     Send(ConnId, Vec<u8>, Vec<u8>),
     Publish(Vec<u8>, Vec<u8>),
+    Expect,
     Stop,
 }
 
@@ -136,6 +137,8 @@ struct Shared {
     queued: AtomicUsize,
     /// The driver was told that there is no room.
     wants_room: AtomicBool,
+    /// Jobs are under way: what nodes say is waited for.
+    busy: AtomicBool,
     nodes: AtomicUsize,
     subscribers: AtomicUsize,
     /// Connections that a rule of the transport ended, by reason. Seldom enough for a lock.
@@ -189,6 +192,7 @@ impl Broker {
             commands: Mutex::default(),
             queued: AtomicUsize::new(0),
             wants_room: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
             nodes: AtomicUsize::new(0),
             subscribers: AtomicUsize::new(0),
             refused: Mutex::default(),
@@ -239,6 +243,16 @@ impl Broker {
     /// Publishes two frames on the heartbeat port.
     pub fn publish(&self, header: Vec<u8>, body: Vec<u8>) {
         self.push(Command::Publish(header, body));
+    }
+
+    /// Somebody is about to connect.
+    pub fn expect(&self) {
+        self.push(Command::Expect);
+    }
+
+    /// Whether jobs are under way. While there are none, nobody waits for what nodes say, and it is gathered for longer.
+    pub fn set_busy(&self, busy: bool) {
+        self.shared.busy.store(busy, Ordering::Relaxed);
     }
 
     /// Whether commits of a large job may be produced. Once this was false, [`BrokerEvent::Room`] comes.
