@@ -39,6 +39,7 @@ pub(crate) async fn start(global: &Global, args: &Start, ui: &Ui) -> Outcome {
             .map_err(|e| e.context("--with-env"))?,
         file: given(&args.file, "file").map(|name| file(&name)).transpose()?,
         capture: args.capture || config.knife_flag("capture"),
+        parameters: None,
     };
     let nodes = match given(&args.search, "search") {
         Some(query) => {

@@ -135,7 +135,7 @@ fn messages() {
     let beat = NodeMessage::Heartbeat {
         state: Some(JobState::Running),
         job: JobRef::Id(job.clone()),
-        caps: Some(Caps::OURS),
+        caps: Some(Caps::OF_NODE),
     };
     let body = beat.encode(&sender, 17, NOW);
     let header = hmac_header(&key.0, &body);

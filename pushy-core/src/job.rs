@@ -1,8 +1,11 @@
 //! Jobs: what is asked for, what can become of it and of each of its nodes (2.4.5, 2.5, 9.1).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, NodeName, OrgId};
+use crate::reason::Reason;
 use crate::time::Wall;
 
 mod object;
@@ -141,6 +144,9 @@ pub struct JobOptions {
     pub file: Option<String>,
     /// Whether standard output and error are kept.
     pub capture: bool,
+    /// Values for the parameters that the whitelist's entry declares. Only for nodes that take them (capability
+    /// `params`).
+    pub parameters: Option<Vec<(String, String)>>,
 }
 
 impl std::fmt::Debug for JobOptions {
@@ -151,6 +157,7 @@ impl std::fmt::Debug for JobOptions {
             .field("env", &self.env.as_ref().map(Vec::len))
             .field("file", &self.file.is_some())
             .field("capture", &self.capture)
+            .field("parameters", &self.parameters.as_ref().map(Vec::len))
             .finish()
     }
 }
@@ -197,4 +204,6 @@ pub struct Job {
     pub options: JobOptions,
     /// Every node with its status, in the order asked for.
     pub nodes: Vec<(NodeName, NodeStatus)>,
+    /// Why, for each node that did not succeed.
+    pub reasons: BTreeMap<NodeName, Reason>,
 }

@@ -27,6 +27,7 @@ pub mod node;
 pub mod node_config;
 pub mod node_document;
 pub mod present;
+pub mod reason;
 #[cfg(feature = "ruby-config")]
 pub mod ruby_config;
 pub mod search;

@@ -2,19 +2,23 @@
 //!
 //! Texts have their members in the original's order. Reading is as lenient as the originals are: unknown members
 //! are skipped, a member of the wrong type counts as the tables say.
-//! Extensions are members and types that the originals ignore (decision 20): `caps` in heartbeats and
-//! in the configuration, the message `result_ack`.
+//! Extensions are members and types that the originals ignore (decision 20): `caps` in heartbeats and in the configuration,
+//! the messages `result_ack` and `cancel`, member `reason` of what nodes refuse or fail, `run_timeout` and `parameters` of
+//! `commit`. Each goes only to a peer whose [`Caps`] have it.
 
 use serde_json::Value;
 
 use crate::ids::{IncarnationId, JobId, NodeName, OrgName};
 use crate::job::JobOptions;
 use crate::json::Object;
+use crate::reason::Reason;
 use crate::time::Wall;
 
+mod caps;
 mod from_node;
 mod from_server;
 
+pub use caps::Caps;
 pub use from_node::FromNode;
 pub use from_server::FromServer;
 
@@ -63,45 +67,6 @@ impl From<Option<JobId>> for JobRef {
 impl From<JobId> for JobRef {
     fn from(id: JobId) -> JobRef {
         JobRef::Id(id)
-    }
-}
-
-/// The extensions a peer has announced: member `caps`, an array of strings (decision 20).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Caps {
-    /// `results`: results are acknowledged with `result_ack` and repeated until then (decision 2).
-    pub results: bool,
-    /// `nodes`: the server takes what nodes say of themselves (decision 44). Only in configurations.
-    pub nodes: bool,
-}
-
-impl Caps {
-    /// What this implementation announces in every heartbeat, and in every configuration at least.
-    pub const OURS: Caps = Caps { results: true, nodes: false };
-
-    pub(crate) fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> Caps {
-        let mut caps = Caps::default();
-        for name in names {
-            caps.learn(name);
-        }
-        caps
-    }
-
-    fn learn(&mut self, name: &str) {
-        match name {
-            "results" => self.results = true,
-            "nodes" => self.nodes = true,
-            _ => {}
-        }
-    }
-
-    pub(crate) fn to_json(self) -> &'static [u8] {
-        match (self.results, self.nodes) {
-            (true, true) => br#"["results","nodes"]"#,
-            (true, false) => br#"["results"]"#,
-            (false, true) => br#"["nodes"]"#,
-            (false, false) => b"[]",
-        }
     }
 }
 
@@ -170,6 +135,8 @@ pub enum NodeMessage {
     NackCommit {
         /// Which job; none for a commit it could not read.
         job: JobRef,
+        /// Why, for a server that takes it (capability `reasons`).
+        reason: Option<Reason>,
     },
     /// The process is being started.
     AckRun {
@@ -180,6 +147,8 @@ pub enum NodeMessage {
     NackRun {
         /// Which job; none for a run it could not read.
         job: JobRef,
+        /// Why, for a server that takes it (capability `reasons`).
+        reason: Option<Reason>,
     },
     /// The process ended with exit status 0.
     Succeeded {
@@ -194,11 +163,15 @@ pub enum NodeMessage {
         job: JobRef,
         /// What it printed.
         output: Captured,
+        /// Why, for a server that takes it (capability `reasons`).
+        reason: Option<Reason>,
     },
     /// The answer to `abort`.
     Aborted {
         /// The job that was current, if any.
         job: JobRef,
+        /// Why, for a server that takes it (capability `reasons`).
+        reason: Option<Reason>,
     },
     /// A type this version does not know; empty when the member is missing. To be logged and ignored.
     Unknown {
@@ -228,17 +201,49 @@ impl NodeMessage {
         match self {
             NodeMessage::Heartbeat { job, .. }
             | NodeMessage::AckCommit { job }
-            | NodeMessage::NackCommit { job }
+            | NodeMessage::NackCommit { job, .. }
             | NodeMessage::AckRun { job }
-            | NodeMessage::NackRun { job }
+            | NodeMessage::NackRun { job, .. }
             | NodeMessage::Succeeded { job, .. }
             | NodeMessage::Failed { job, .. }
-            | NodeMessage::Aborted { job } => job,
+            | NodeMessage::Aborted { job, .. } => job,
             NodeMessage::Unknown { .. } => &JobRef::None,
         }
     }
 
-    /// The body frame: JSON with the members of 4.8 in its order.
+    /// Why the node refused, failed or gave up.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            NodeMessage::NackCommit { reason, .. }
+            | NodeMessage::NackRun { reason, .. }
+            | NodeMessage::Failed { reason, .. }
+            | NodeMessage::Aborted { reason, .. } => reason.as_ref(),
+            NodeMessage::Heartbeat { .. }
+            | NodeMessage::AckCommit { .. }
+            | NodeMessage::AckRun { .. }
+            | NodeMessage::Succeeded { .. }
+            | NodeMessage::Unknown { .. } => None,
+        }
+    }
+
+    /// The message as a server takes it that does not know reasons.
+    #[must_use]
+    pub fn without_reason(mut self) -> NodeMessage {
+        match &mut self {
+            NodeMessage::NackCommit { reason, .. }
+            | NodeMessage::NackRun { reason, .. }
+            | NodeMessage::Failed { reason, .. }
+            | NodeMessage::Aborted { reason, .. } => *reason = None,
+            NodeMessage::Heartbeat { .. }
+            | NodeMessage::AckCommit { .. }
+            | NodeMessage::AckRun { .. }
+            | NodeMessage::Succeeded { .. }
+            | NodeMessage::Unknown { .. } => {}
+        }
+        self
+    }
+
+    /// The body frame: JSON with the members of 4.8 in its order, extensions last.
     pub fn encode(&self, sender: &NodeIdentity, sequence: u64, at: Wall) -> Vec<u8> {
         let output = match self {
             NodeMessage::Succeeded { output, .. } | NodeMessage::Failed { output, .. } => Some(output),
@@ -247,7 +252,8 @@ impl NodeMessage {
         let room = output.map_or(0, |o| {
             o.stdout.as_ref().map_or(0, String::len) + o.stderr.as_ref().map_or(0, String::len)
         });
-        let mut object = Object::with_capacity(384 + room + room / 8);
+        let reason = self.reason().map_or(0, |reason| 48 + reason.text().len());
+        let mut object = Object::with_capacity(384 + room + room / 8 + reason);
         object
             .member("node", sender.node.as_str())
             .member("client", &sender.client)
@@ -266,7 +272,7 @@ impl NodeMessage {
             JobRef::Other(text) => object.member("job_id", text),
         };
         if let NodeMessage::Heartbeat { caps: Some(caps), .. } = self {
-            object.raw("caps", caps.to_json());
+            object.raw("caps", &caps.to_json());
         }
         if let Some(output) = output {
             if let Some(stdout) = &output.stdout {
@@ -275,6 +281,9 @@ impl NodeMessage {
             if let Some(stderr) = &output.stderr {
                 object.member("stderr", stderr);
             }
+        }
+        if let Some(reason) = self.reason() {
+            object.raw("reason", &reason.to_json());
         }
         object.end()
     }
@@ -302,8 +311,11 @@ pub struct Commit {
     pub server: String,
     /// The command.
     pub command: String,
-    /// The options. Every option that is set is sent, `capture` always.
+    /// The options. Every option that is set is sent, `capture` always; `parameters` only to a node that takes them.
     pub options: JobOptions,
+    /// Seconds from the start of the process after which the node ends it itself; only to a node that takes it
+    /// (capability `timeout`).
+    pub run_timeout: Option<u32>,
 }
 
 /// A message from the server to nodes, without what every message carries.
@@ -336,6 +348,11 @@ pub enum ServerMessage {
     Ack,
     /// Extension `results`: the result of this job is stored and need not be sent again.
     ResultAck {
+        /// Which job.
+        job: JobId,
+    },
+    /// Extension `cancel`: give up this job, whatever it has come to, and no other; answered with `aborted` and its id.
+    Cancel {
         /// Which job.
         job: JobId,
     },
@@ -378,6 +395,7 @@ impl ServerMessage {
             ServerMessage::Abort => "abort",
             ServerMessage::Ack => "ack",
             ServerMessage::ResultAck { .. } => "result_ack",
+            ServerMessage::Cancel { .. } => "cancel",
             ServerMessage::Unknown { name } => name,
         }
     }
@@ -412,8 +430,14 @@ impl ServerMessage {
                     object.member("file", file);
                 }
                 object.member("capture", &options.capture);
+                if let Some(seconds) = &commit.run_timeout {
+                    object.member("run_timeout", seconds);
+                }
+                if let Some(parameters) = &options.parameters {
+                    object.strings("parameters", parameters);
+                }
             }
-            ServerMessage::Run { job } | ServerMessage::ResultAck { job } => {
+            ServerMessage::Run { job } | ServerMessage::ResultAck { job } | ServerMessage::Cancel { job } => {
                 object.member("type", self.type_name()).plain("job_id", job.as_str());
             }
             ServerMessage::BadCommit { .. }

@@ -91,7 +91,7 @@ impl NodeConfig {
         }
         object.member("incarnation_id", self.incarnation.as_str());
         if let Some(caps) = self.caps {
-            object.raw("caps", caps.to_json());
+            object.raw("caps", &caps.to_json());
         }
         object.end_text()
     }

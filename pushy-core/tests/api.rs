@@ -32,6 +32,7 @@ fn full() -> JobOptions {
         env: Some(vec![("STAGE".to_owned(), "prod".to_owned())]),
         file: Some("base64:aGVsbG8K".to_owned()),
         capture: true,
+        parameters: None,
     }
 }
 

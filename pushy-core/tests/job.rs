@@ -1,5 +1,7 @@
 //! `POST pushy/jobs` line by line (2.5), the job's own JSON (2.4.5), the feed's data (8.3).
 
+use std::collections::BTreeMap;
+
 use pushy_core::event::{Event, RunResult, Vote};
 use pushy_core::feed::Frame;
 use pushy_core::ids::{JobId, NodeName, OrgId};
@@ -53,6 +55,7 @@ fn the_example_of_section_12() {
             env: Some(vec![("STAGE".into(), "prod".into())]),
             file: Some("base64:aGVsbG8K".into()),
             capture: true,
+            parameters: None,
         },
     };
     assert_eq!(job, expected);
@@ -242,12 +245,14 @@ fn job() -> Job {
             env: Some(vec![("STAGE".into(), "prod".into())]),
             file: Some("base64:aGVsbG8K".into()),
             capture: true,
+            parameters: None,
         },
         nodes: vec![
             (NodeName::new("web-02.example.com").unwrap(), NodeStatus::Unavailable),
             (NodeName::new("web-01.example.com").unwrap(), NodeStatus::Succeeded),
             (NodeName::new("web-03.example.com").unwrap(), NodeStatus::Unavailable),
         ],
+        reasons: BTreeMap::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use pushy_core::message::{
     Caps, Captured, Commit, DecodeError, FromNode, FromServer, JobRef, JobState, NodeIdentity, NodeMessage,
     ServerMessage,
 };
+use pushy_core::reason::{Reason, ReasonCode};
 use pushy_core::time::Wall;
 use pushy_core::wire::{Limits, SessionKey, WireError, hmac_header, open_from_node};
 
@@ -62,7 +63,7 @@ fn node_messages_of_section_12() {
         "grUy8/Z5h3KjkdCo07wB4cjUb89QsqvYu1j912beJY0=",
     );
     check_node(
-        NodeMessage::Aborted { job: JobRef::None },
+        NodeMessage::Aborted { job: JobRef::None, reason: None },
         2,
         r#"aborted|"job_id":null"#,
         "au2/W9fKy/3sEXEo9y/XaourJPXMRoAiRp0dF0lDXno=",
@@ -74,7 +75,7 @@ fn node_messages_of_section_12() {
         "y+5zcZCCfb3fX64xq2srGp6GO5Tlgsi1C8DhAKfjhSo=",
     );
     check_node(
-        NodeMessage::NackCommit { job: id() },
+        NodeMessage::NackCommit { job: id(), reason: None },
         3,
         &format!("nack_commit|{with_job}"),
         "5emE5j8+K8q7yfBpsUrwdlzS2sqM7slDTmwusnA7RKI=",
@@ -125,7 +126,9 @@ fn full_commit() -> Commit {
             env: Some(vec![("STAGE".into(), "prod".into())]),
             file: Some("base64:aGVsbG8K".into()),
             capture: true,
+            parameters: None,
         },
+        run_timeout: None,
     }
 }
 
@@ -164,7 +167,7 @@ fn server_messages_of_section_12() {
 #[test]
 fn caps_are_the_last_member_of_a_heartbeat() {
     let beat =
-        NodeMessage::Heartbeat { state: Some(JobState::Idle), job: JobRef::None, caps: Some(Caps::OURS) };
+        NodeMessage::Heartbeat { state: Some(JobState::Idle), job: JobRef::None, caps: Some(Caps::OF_NODE) };
     let body = beat.encode(&sender(), 1, NOW);
     assert!(String::from_utf8_lossy(&body).ends_with(r#""job_id":null,"caps":["results"]}"#));
     assert_eq!(FromNode::decode(&body).unwrap().message, beat);
@@ -243,15 +246,77 @@ fn node_bodies_that_are_dropped_or_bent() {
     );
     assert_eq!(
         caps.message,
-        NodeMessage::Heartbeat { state: None, job: JobRef::None, caps: Some(Caps::OURS) }
+        NodeMessage::Heartbeat { state: None, job: JobRef::None, caps: Some(Caps::OF_NODE) }
     );
     let failed = bent(r#","type":"failed","job_id":"null","stdout":"a\u0000b","stderr":5"#);
     assert_eq!(
         failed.message,
         NodeMessage::Failed {
             job: JobRef::None,
-            output: Captured { stdout: Some("a\0b".into()), stderr: None }
+            output: Captured { stdout: Some("a\0b".into()), stderr: None },
+            reason: None
         }
+    );
+}
+
+#[test]
+fn reasons() {
+    let at = r#""timestamp":"Tue, 04 Mar 2025 10:15:00 GMT""#;
+    let check = |members: &str, expected: Option<Reason>| {
+        let body = format!(r#"{{"node":"n","org":"o",{at},"job_id":null,{members}}}"#);
+        let said = FromNode::decode(body.as_bytes()).unwrap().message;
+        assert_eq!(said.reason(), expected.as_ref(), "{members}");
+        assert_eq!(said.without_reason().reason(), None);
+    };
+    let busy = || Some(Reason::new(ReasonCode::Busy, "busy with job 1"));
+    let object = r#"{"code":"busy","text":"busy with job 1"}"#;
+    for kind in ["nack_commit", "nack_run", "failed", "aborted"] {
+        check(&format!(r#""type":"{kind}","reason":{object}"#), busy());
+        check(&format!(r#""type":"{kind}""#), None);
+    }
+    check(&format!(r#""type":"ack_commit","reason":{object}"#), None);
+    let nack = |reason: &str| format!(r#""type":"nack_commit","reason":{reason}"#);
+    check(&nack(r#"{"text":"busy with job 1","more":{"code":[]},"code":"busy","code":"exit"}"#), busy());
+    check(&nack(r#"{"code":"busy"}"#), Some(Reason::new(ReasonCode::Busy, "")));
+    check(&nack(r#"{"code":"new","text":"t"}"#), Some(Reason::new(ReasonCode::Other, "t")));
+    for none in [r#"{"text":"t"}"#, r#"{"code":1}"#, "null", "\"busy\"", r#"["busy"]"#, "{}"] {
+        check(&nack(none), None);
+    }
+    let message = NodeMessage::NackRun { job: JobRef::Id(job()), reason: busy() };
+    let body = message.encode(&sender(), 1, NOW);
+    assert!(
+        String::from_utf8_lossy(&body).ends_with(&format!(r#","job_id":"{JOB}","reason":{object}}}"#)),
+        "{}",
+        String::from_utf8_lossy(&body)
+    );
+}
+
+#[test]
+fn extensions_of_the_server() {
+    let cancel = ServerMessage::Cancel { job: job() };
+    let tail = format!(r#""type":"cancel","job_id":"{JOB}""#);
+    assert!(String::from_utf8_lossy(&cancel.encode(1, NOW)).ends_with(&format!(",{tail}}}")));
+    check_reading(&tail, cancel);
+    check_reading(r#""type":"cancel""#, ServerMessage::Unknown { name: "cancel".into() });
+    let extended = |seconds, pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        ServerMessage::Commit(Box::new(Commit {
+            job: job(),
+            server: "s".into(),
+            command: "c".into(),
+            options: JobOptions { parameters: Some(pairs), ..JobOptions::default() },
+            run_timeout: Some(seconds),
+        }))
+    };
+    let written = extended(60, &[("version", "1.2")]);
+    let end = r#","capture":false,"run_timeout":60,"parameters":{"version":"1.2"}}"#;
+    let body = written.encode(1, NOW);
+    assert!(String::from_utf8_lossy(&body).ends_with(end), "{}", String::from_utf8_lossy(&body));
+    assert_eq!(FromServer::decode(&body).unwrap().message, written);
+    let commit = format!(r#""type":"commit","job_id":"{JOB}","command":"c""#);
+    check_reading(
+        &format!(r#"{commit},"parameters":{{"a":1}}"#),
+        ServerMessage::BadCommit { job: JobRef::Id(job()) },
     );
 }
 
@@ -269,6 +334,7 @@ fn server_messages_read_as_the_node_does() {
             server: String::new(),
             command: "c".into(),
             options,
+            run_timeout: None,
         }))
     };
     let commit = |rest: &str| format!(r#""type":"commit","job_id":"{JOB}","command":"c"{rest}"#);
@@ -306,7 +372,7 @@ fn server_messages_read_as_the_node_does() {
 #[test]
 fn the_window_of_the_server_is_open_at_both_ends() {
     let limits = Limits { max_body: 1000, max_skew: 300 };
-    let body = NodeMessage::Aborted { job: JobRef::None }.encode(&sender(), 1, NOW);
+    let body = NodeMessage::Aborted { job: JobRef::None, reason: None }.encode(&sender(), 1, NOW);
     let header = hmac_header(&key().0, &body);
     let at = |secs: i64| {
         open_from_node(&key(), limits, Wall::from_secs(NOW.secs() + secs), &header, &body)

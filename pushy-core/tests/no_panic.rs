@@ -123,14 +123,14 @@ proptest! {
         };
         let output = Captured { stdout, stderr };
         let message = match kind {
-            0 => NodeMessage::Heartbeat { state: Some(JobState::Idle), job, caps: caps.map(|results| Caps { results, nodes: !results }) },
+            0 => NodeMessage::Heartbeat { state: Some(JobState::Idle), job, caps: caps.map(|results| if results { Caps::OF_NODE } else { Caps::NODES }) },
             1 => NodeMessage::AckCommit { job },
-            2 => NodeMessage::NackCommit { job },
+            2 => NodeMessage::NackCommit { job, reason: None },
             3 => NodeMessage::AckRun { job },
-            4 => NodeMessage::NackRun { job },
+            4 => NodeMessage::NackRun { job, reason: None },
             5 => NodeMessage::Succeeded { job, output },
-            6 => NodeMessage::Failed { job, output },
-            _ => NodeMessage::Aborted { job },
+            6 => NodeMessage::Failed { job, output, reason: None },
+            _ => NodeMessage::Aborted { job, reason: None },
         };
         let at = Wall::from_secs(secs);
         let body = message.encode(&sender, sequence, at);
@@ -156,9 +156,15 @@ proptest! {
         file in proptest::option::of(text()), capture: bool, sequence: u64,
     ) {
         let env = env.map(|env| env.into_iter().collect());
-        let options = JobOptions { user, dir, env, file, capture };
+        let options = JobOptions { user, dir, env, file, capture, parameters: None };
         let job = JobId::new("4be1d6f0a9c30123456789abcdef0123").unwrap();
-        let message = ServerMessage::Commit(Box::new(Commit { job, server: "s".into(), command, options }));
+        let message = ServerMessage::Commit(Box::new(Commit {
+            job,
+            server: "s".into(),
+            command,
+            options,
+            run_timeout: (sequence % 3 == 0).then_some(sequence as u32),
+        }));
         let body = message.encode(sequence, Wall::default());
         let read = FromServer::decode(&body).unwrap();
         prop_assert_eq!(read, FromServer { sequence: Some(sequence), timestamp: Wall::default(), message });

@@ -164,7 +164,7 @@ fn g13_message_1000_s_old(t: &Target) {
     let id = t.start_on("x", &["one"]);
     let job = puppet.run();
     t.job_until(&id, running);
-    puppet.say_late(&NodeMessage::NackCommit { job: job.clone().into() }, 1000);
+    puppet.say_late(&NodeMessage::NackCommit { job: job.clone().into(), reason: None }, 1000);
     assert!(!puppet.hears("abort", Duration::from_millis(300)));
     puppet.succeed(&job);
     t.check_job(&id, "complete", json!({ "succeeded": ["one"] }));
@@ -178,7 +178,7 @@ fn g14_message_100_s_old(t: &Target) {
     let id = t.start_on("x", &["one"]);
     let job = puppet.run();
     t.job_until(&id, running);
-    puppet.say_late(&NodeMessage::NackCommit { job: job.into() }, 100);
+    puppet.say_late(&NodeMessage::NackCommit { job: job.into(), reason: None }, 100);
     puppet.expect("abort");
     t.check_job(&id, "complete", json!({ "crashed": ["one"] }));
     puppet.check_next_job(t);
@@ -189,7 +189,7 @@ fn g15_nack_commit_with_an_unknown_job(t: &Target) {
     let id = t.start_on("x", &["one"]);
     puppet.run();
     t.job_until(&id, running);
-    puppet.say(&NodeMessage::NackCommit { job: unknown_job("a") });
+    puppet.say(&NodeMessage::NackCommit { job: unknown_job("a"), reason: None });
     puppet.expect("abort");
     t.check_job(&id, "complete", json!({ "crashed": ["one"] }));
     puppet.check_next_job(t);
@@ -197,7 +197,7 @@ fn g15_nack_commit_with_an_unknown_job(t: &Target) {
 
 fn g16_aborted_with_an_unknown_job(t: &Target) {
     let puppet = Puppet::online(t, "one");
-    puppet.say(&NodeMessage::Aborted { job: unknown_job("a") });
+    puppet.say(&NodeMessage::Aborted { job: unknown_job("a"), reason: None });
     assert!(!puppet.hears("abort", Duration::from_millis(500)));
     puppet.check_next_job(t);
 }

@@ -82,7 +82,7 @@ impl Line {
         if message["type"] == "abort" {
             let job = self.job.take();
             self.state = JobState::Idle;
-            self.say(&NodeMessage::Aborted { job: job.into() }, wall());
+            self.say(&NodeMessage::Aborted { job: job.into(), reason: None }, wall());
         }
     }
 }
@@ -246,7 +246,7 @@ impl Puppet {
 
     /// Votes no.
     pub(crate) fn nack_commit(&self, job: &JobId) {
-        self.say(&NodeMessage::NackCommit { job: job.clone().into() });
+        self.say(&NodeMessage::NackCommit { job: job.clone().into(), reason: None });
     }
 
     /// Says that the process starts.
@@ -257,12 +257,12 @@ impl Puppet {
 
     pub(crate) fn nack_run(&self, job: &JobId) {
         self.be(JobState::Idle, None);
-        self.say(&NodeMessage::NackRun { job: job.clone().into() });
+        self.say(&NodeMessage::NackRun { job: job.clone().into(), reason: None });
     }
 
     pub(crate) fn fail(&self, job: &JobId) {
         self.be(JobState::Idle, None);
-        self.say(&NodeMessage::Failed { job: job.clone().into(), output: Captured::default() });
+        self.say(&NodeMessage::Failed { job: job.clone().into(), output: Captured::default(), reason: None });
     }
 
     /// Takes the next job up to running.

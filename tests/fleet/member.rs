@@ -230,7 +230,7 @@ impl Member {
             }
             ServerMessage::Abort => {
                 let job = self.job.take().map_or(JobRef::None, JobRef::Id);
-                self.say(command, &NodeMessage::Aborted { job });
+                self.say(command, &NodeMessage::Aborted { job, reason: None });
                 counters.aborted.set(counters.aborted.get() + 1);
             }
             _ => {}

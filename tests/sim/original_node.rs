@@ -253,14 +253,14 @@ impl OriginalNode {
                 let result = if good {
                     NodeMessage::Succeeded { job, output }
                 } else {
-                    NodeMessage::Failed { job, output }
+                    NodeMessage::Failed { job, output, reason: None }
                 };
                 self.say(now, result, wishes);
             }
             JobEvent::Gone(job) => {
                 if matches!(&self.state, State::Running(current, _) if *current == job) {
                     self.state = State::Idle;
-                    self.say(now, NodeMessage::Aborted { job: JobRef::Id(job) }, wishes);
+                    self.say(now, NodeMessage::Aborted { job: JobRef::Id(job), reason: None }, wishes);
                 }
             }
             JobEvent::Prepared(..) | JobEvent::Started(..) => {}
@@ -397,14 +397,16 @@ impl OriginalNode {
                     }
                     self.say(now, NodeMessage::AckCommit { job }, wishes);
                 } else {
-                    self.say(now, NodeMessage::NackCommit { job }, wishes);
+                    self.say(now, NodeMessage::NackCommit { job, reason: None }, wishes);
                 }
             }
             ServerMessage::Run { job } => self.run(now, job, wishes),
             ServerMessage::Abort => match std::mem::replace(&mut self.state, State::Idle) {
-                State::Idle => self.say(now, NodeMessage::Aborted { job: JobRef::None }, wishes),
+                State::Idle => {
+                    self.say(now, NodeMessage::Aborted { job: JobRef::None, reason: None }, wishes)
+                }
                 State::Committed(job, _) => {
-                    self.say(now, NodeMessage::Aborted { job: JobRef::Id(job) }, wishes);
+                    self.say(now, NodeMessage::Aborted { job: JobRef::Id(job), reason: None }, wishes);
                 }
                 State::Running(job, command) => {
                     self.state = State::Running(job.clone(), command);
@@ -433,7 +435,7 @@ impl OriginalNode {
                 }
                 self.say(now, NodeMessage::AckRun { job: JobRef::Id(job) }, wishes);
             }
-            _ => self.say(now, NodeMessage::NackRun { job: JobRef::Id(job) }, wishes),
+            _ => self.say(now, NodeMessage::NackRun { job: JobRef::Id(job), reason: None }, wishes),
         }
     }
 

@@ -224,6 +224,7 @@ impl OriginalServer {
             deadline: None,
             options: request.options.clone(),
             nodes: request.nodes.iter().map(|n| (n.clone(), NodeStatus::New)).collect(),
+            reasons: BTreeMap::new(),
         };
         self.store.stored.apply(&[Record::NewJob(Box::new(job))]).expect("a new id");
         wishes.push(Wish::Job(Some(id.clone())));
@@ -233,6 +234,7 @@ impl OriginalServer {
             server: "push".into(),
             command: request.command.clone(),
             options: request.options.clone(),
+            run_timeout: None,
         }));
         life.jobs.insert(id.clone(), JobFsm { ends_at: now + VOTING, request });
         for node in &names {

@@ -124,7 +124,7 @@ impl JobRequest {
             nodes,
             run_timeout,
             quorum,
-            options: JobOptions { user, dir, env, file, capture },
+            options: JobOptions { user, dir, env, file, capture, parameters: None },
         })
     }
 }

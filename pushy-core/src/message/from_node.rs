@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 
 use super::{Caps, Captured, DecodeError, JobRef, JobState, NodeMessage, cut};
 use crate::ids::IncarnationId;
+use crate::reason::Reason;
 use crate::time::Wall;
 
 /// A node's message with what it says of its sender. Nothing here is proven: `node` and `org` are claims, to be
@@ -46,6 +47,10 @@ impl<'a> FromNode<'a> {
             _ => JobRef::Other("".into()),
         };
         let output = Captured { stdout: text(members.stdout), stderr: text(members.stderr) };
+        let reason = match members.reason {
+            Some(Member::Reason(reason)) => Some(reason),
+            _ => None,
+        };
         let name = match members.kind {
             Some(Member::Text(name)) => name,
             _ => Cow::Borrowed(""),
@@ -63,12 +68,12 @@ impl<'a> FromNode<'a> {
                 },
             },
             "ack_commit" => NodeMessage::AckCommit { job },
-            "nack_commit" => NodeMessage::NackCommit { job },
+            "nack_commit" => NodeMessage::NackCommit { job, reason },
             "ack_run" => NodeMessage::AckRun { job },
-            "nack_run" => NodeMessage::NackRun { job },
+            "nack_run" => NodeMessage::NackRun { job, reason },
             "succeeded" => NodeMessage::Succeeded { job, output },
-            "failed" => NodeMessage::Failed { job, output },
-            "aborted" => NodeMessage::Aborted { job },
+            "failed" => NodeMessage::Failed { job, output, reason },
+            "aborted" => NodeMessage::Aborted { job, reason },
             other => NodeMessage::Unknown { name: cut(other) },
         };
         Ok(FromNode {
@@ -95,12 +100,14 @@ fn text(member: Option<Member<'_>>) -> Option<String> {
     }
 }
 
-/// A member's value as far as any member of ours needs it. An array is read for the names of extensions.
+/// A member's value as far as any member of ours needs it. An array is read for the names of extensions, an object for a
+/// reason.
 enum Member<'a> {
     Null,
     Text(Cow<'a, str>),
     Number(u64),
     Caps(Caps),
+    Reason(Reason),
     Other,
 }
 
@@ -134,17 +141,31 @@ impl<'de> Deserialize<'de> for Member<'de> {
                 Ok(Member::Text(Cow::Owned(text.to_owned())))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Member<'de>, A::Error> {
-                let mut caps = Caps::default();
+                let mut caps = Caps::NONE;
                 while let Some(item) = items.next_element::<Member<'de>>()? {
                     if let Member::Text(name) = item {
-                        caps.learn(&name);
+                        caps = caps.with(Caps::named(&name));
                     }
                 }
                 Ok(Member::Caps(caps))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member<'de>, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Member::Other)
+                let (mut code, mut text) = (None, None);
+                while let Some(name) = map.next_key::<Name>()? {
+                    let place = match name {
+                        Name::Code => &mut code,
+                        Name::Text => &mut text,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    if let Member::Text(value) = map.next_value()? {
+                        place.get_or_insert(value);
+                    }
+                }
+                let reason = code.map(|code| Reason::of_peer(&code, &text.unwrap_or_default()));
+                Ok(reason.map_or(Member::Other, Member::Reason))
             }
         }
         deserializer.deserialize_any(Any)
@@ -164,6 +185,7 @@ struct Members<'a> {
     caps: Option<Member<'a>>,
     stdout: Option<Member<'a>>,
     stderr: Option<Member<'a>>,
+    reason: Option<Member<'a>>,
 }
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -189,7 +211,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
                         Name::Caps => &mut members.caps,
                         Name::Stdout => &mut members.stdout,
                         Name::Stderr => &mut members.stderr,
-                        Name::Other => {
+                        Name::Reason => &mut members.reason,
+                        Name::Code | Name::Text | Name::Other => {
                             map.next_value::<IgnoredAny>()?;
                             continue;
                         }
@@ -216,6 +239,9 @@ enum Name {
     Caps,
     Stdout,
     Stderr,
+    Reason,
+    Code,
+    Text,
     Other,
 }
 
@@ -240,6 +266,9 @@ impl<'de> Deserialize<'de> for Name {
                     "caps" => Name::Caps,
                     "stdout" => Name::Stdout,
                     "stderr" => Name::Stderr,
+                    "reason" => Name::Reason,
+                    "code" => Name::Code,
+                    "text" => Name::Text,
                     _ => Name::Other,
                 })
             }

@@ -49,6 +49,10 @@ impl FromServer {
                 Some(job) => ServerMessage::ResultAck { job },
                 None => ServerMessage::Unknown { name: "result_ack".into() },
             },
+            "cancel" => match job() {
+                Some(job) => ServerMessage::Cancel { job },
+                None => ServerMessage::Unknown { name: "cancel".into() },
+            },
             other => ServerMessage::Unknown { name: cut(other) },
         };
         Ok(FromServer { sequence: members.get("sequence").and_then(Value::as_u64), timestamp, message })
@@ -71,6 +75,10 @@ fn commit(members: &Map<String, Value>) -> ServerMessage {
             server: text("server").unwrap_or("").to_owned(),
             command: command.to_owned(),
             options,
+            run_timeout: members
+                .get("run_timeout")
+                .and_then(Value::as_u64)
+                .and_then(|n| u32::try_from(n).ok()),
         })),
         None => ServerMessage::BadCommit { job: JobRef::Id(job) },
     }
@@ -92,5 +100,9 @@ fn options(members: &Map<String, Value>) -> Option<JobOptions> {
         },
         file: text("file")?,
         capture: given("capture").is_some(),
+        parameters: match given("parameters") {
+            None => None,
+            Some(value) => Some(string_pairs(value)?),
+        },
     })
 }

@@ -368,7 +368,8 @@ impl Node {
         self.keys = session.keys.clone();
         self.heartbeater.configure(session.config.interval, session.config.offline_threshold);
         self.reconfigurer.configure(session.config.interval);
-        self.publisher.configured(self.now.mono, session.config.caps.is_some_and(|caps| caps.nodes));
+        self.publisher
+            .configured(self.now.mono, session.config.caps.is_some_and(|caps| caps.has(Caps::NODES)));
         self.command.set_longest_wait(backoff::longest_wait(session.config.interval));
         let lifetime = Millis::from_secs(u64::from(session.config.lifetime));
         let same = self.session.as_ref().is_some_and(|old| {

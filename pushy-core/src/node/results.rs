@@ -60,7 +60,7 @@ impl KeptResult {
         if self.succeeded {
             NodeMessage::Succeeded { job, output }
         } else {
-            NodeMessage::Failed { job, output }
+            NodeMessage::Failed { job, output, reason: None }
         }
     }
 }

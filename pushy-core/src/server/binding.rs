@@ -135,7 +135,7 @@ impl Server {
             max_message_skew: self.config.max_message_skew,
             max_body_size: Some(self.config.max_body_size),
             incarnation: self.keys.incarnation.clone(),
-            caps: Some(Caps { nodes: self.config.nodes, ..Caps::OURS }),
+            caps: Some(if self.config.nodes { Caps::OF_SERVER.with(Caps::NODES) } else { Caps::OF_SERVER }),
         };
         Ok(config.to_json())
     }

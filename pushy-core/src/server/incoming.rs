@@ -2,7 +2,7 @@
 
 use crate::ids::{IncarnationId, JobId};
 use crate::job::NodeStatus;
-use crate::message::{Captured, JobRef, JobState, NodeMessage};
+use crate::message::{Caps, Captured, JobRef, JobState, NodeMessage};
 use crate::time::Millis;
 use crate::wire::{self, Limits, WireError};
 
@@ -124,19 +124,19 @@ impl Server {
         match &message {
             NodeMessage::Heartbeat { state, job, caps } => {
                 if let Some(node) = self.nodes.get_mut(&node) {
-                    node.results = Some(caps.is_some_and(|caps| caps.results));
+                    node.results = Some(caps.is_some_and(|caps| caps.has(Caps::RESULTS)));
                 }
                 if freshness == Freshness::Fresh {
                     self.resynchronise(node, conn, *state, job);
                 }
             }
             NodeMessage::AckCommit { job } => self.word(&about(job), Said::AckCommit),
-            NodeMessage::NackCommit { job } => self.word(&about(job), Said::NackCommit),
+            NodeMessage::NackCommit { job, .. } => self.word(&about(job), Said::NackCommit),
             NodeMessage::AckRun { job } => self.word(&about(job), Said::AckRun),
-            NodeMessage::NackRun { job } => self.word(&about(job), Said::NackRun),
+            NodeMessage::NackRun { job, .. } => self.word(&about(job), Said::NackRun),
             NodeMessage::Succeeded { job, output } => self.result(&about(job), Said::Succeeded, output),
-            NodeMessage::Failed { job, output } => self.result(&about(job), Said::Failed, output),
-            NodeMessage::Aborted { job } => {
+            NodeMessage::Failed { job, output, .. } => self.result(&about(job), Said::Failed, output),
+            NodeMessage::Aborted { job, .. } => {
                 // Also an old one is true: a node without a connection starts nothing new.
                 self.node_hears(node, NodeEvent::Aborted);
                 if self.find_job(job).is_some() {

@@ -1,6 +1,6 @@
 //! The jobs: carries out what the tables of [`super::job_state`] say (section 6).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::event::{Event, Vote};
 use crate::feed::Frame;
@@ -49,6 +49,7 @@ impl Server {
             deadline: Some(wall_after(now, self.config.voting_timeout)),
             options: asked.options,
             nodes: nodes.iter().map(|(_, name, status)| (name.clone(), *status)).collect(),
+            reasons: BTreeMap::new(),
         };
         let members: Vec<_> = nodes.into_iter().map(|(node, _, status)| (node, status)).collect();
         let ix = self.add_job(&job, &members, Some(request));
@@ -110,6 +111,7 @@ impl Server {
                 server: self.config.host.clone(),
                 command: job.command.clone(),
                 options: job.options.clone(),
+                run_timeout: None,
             };
             live.commit = Some(ServerMessage::Commit(Box::new(commit)).tail());
         }
@@ -268,8 +270,13 @@ impl Server {
         job.tally.count(to, true);
         member.status = to;
         member.odd_since = None;
-        let record =
-            Record::NodeStatus { job: job.id.clone(), node: name, status: to, updated_at: self.now.wall };
+        let record = Record::NodeStatus {
+            job: job.id.clone(),
+            node: name,
+            status: to,
+            updated_at: self.now.wall,
+            reason: None,
+        };
         self.record(ix, record);
     }
 

@@ -6,6 +6,7 @@
 use crate::feed::Frame;
 use crate::ids::{JobId, NodeName, NodeRef, OrgName};
 use crate::job::{Job, JobStatus, NodeStatus};
+use crate::reason::Reason;
 use crate::time::Wall;
 
 use super::CurveKey;
@@ -36,6 +37,8 @@ pub enum Record {
         status: NodeStatus,
         /// When.
         updated_at: Wall,
+        /// Why, unless it goes on or has succeeded; replaces the one before.
+        reason: Option<Reason>,
     },
     /// What a node's command printed. Stored once; a repeat is ignored (D-18).
     Output {

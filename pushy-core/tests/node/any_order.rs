@@ -159,6 +159,7 @@ proptest! {
                             server: "s".into(),
                             command: if what & 8 == 0 { "ok" } else { "no" }.into(),
                             options: JobOptions::default(),
+                            run_timeout: None,
                         })),
                         2 => ServerMessage::Run { job },
                         3 => ServerMessage::Abort,

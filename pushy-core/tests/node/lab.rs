@@ -66,7 +66,7 @@ impl Server {
             session: SESSION,
             curve: CurveKey([9; 32]),
             incarnation: IncarnationId::new("first").expect("an id"),
-            caps: Some(Caps::OURS),
+            caps: Some(Caps::OF_SERVER),
             max_body: Some(65_536),
             sequence: 0,
             interval: Millis(10_000),
@@ -233,7 +233,8 @@ impl Lab {
     }
 
     pub(crate) fn commit(&mut self, command: &str, options: JobOptions) -> Vec<Output> {
-        let commit = Commit { job: job(), server: "push".into(), command: command.into(), options };
+        let commit =
+            Commit { job: job(), server: "push".into(), command: command.into(), options, run_timeout: None };
         self.say(&ServerMessage::Commit(Box::new(commit)))
     }
 

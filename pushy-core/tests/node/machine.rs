@@ -556,8 +556,13 @@ fn nothing_secret_is_logged() {
             }
         }
     };
-    let commit =
-        pushy_core::message::Commit { job: job(), server: "s".into(), command: "ok".into(), options };
+    let commit = pushy_core::message::Commit {
+        job: job(),
+        server: "s".into(),
+        command: "ok".into(),
+        options,
+        run_timeout: None,
+    };
     for message in [ServerMessage::Commit(Box::new(commit)), ServerMessage::Run { job: job() }] {
         let (header, body) = lab.frames(&message);
         let conn = lab.command;

@@ -60,7 +60,7 @@ fn the_document_is_the_one_of_the_specification() {
     assert_eq!(config.interval.0, 10_000);
     assert_eq!(config.incarnation.as_str(), "server-1");
     assert_eq!(config.curve_public_key, Some(CurveKey([9; 32])));
-    assert!(config.caps.unwrap().results);
+    assert!(config.caps.unwrap().has(pushy_core::message::Caps::RESULTS));
 }
 
 #[test]

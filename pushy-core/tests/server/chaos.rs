@@ -47,7 +47,7 @@ impl World {
             let name = format!("n{n}");
             lab.bring_up(&name);
             let results = n % 2 == 0;
-            lab.node(&name).caps = results.then_some(Caps::OURS);
+            lab.node(&name).caps = results.then_some(Caps::OF_NODE);
             agents.insert(name, Agent { results, ..Agent::default() });
         }
         let random = ChaCha8Rng::seed_from_u64(seed);

@@ -136,7 +136,7 @@ fn a_job_that_cannot_be_stored_is_refused() {
 fn a_store_that_fails_is_asked_again_every_second() {
     let mut lab = Lab::new();
     lab.bring_up("a");
-    lab.node("a").caps = Some(Caps::OURS);
+    lab.node("a").caps = Some(Caps::OF_NODE);
     lab.beat("a", JobState::Idle, None);
     let job = lab.start(&["a"]);
     lab.say("a", ack_commit(&job));

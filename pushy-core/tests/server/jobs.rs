@@ -250,7 +250,7 @@ fn messages_about_jobs_that_are_not_theirs() {
 
 #[test]
 fn results_are_acknowledged_once_stored_and_never_punished() {
-    let caps = Some(Caps::OURS);
+    let caps = Some(Caps::OF_NODE);
     let mut lab = Lab::new();
     lab.bring_up("a");
     lab.bring_up("b");

@@ -293,7 +293,7 @@ impl Lab {
         self.fetch(name);
         assert!(self.connect(name), "{name}: handshake refused");
         self.beat(name, JobState::Idle, None);
-        self.say(name, NodeMessage::Aborted { job: JobRef::None });
+        self.say(name, NodeMessage::Aborted { job: JobRef::None, reason: None });
         assert!(self.state(name).available, "{name} is not available");
         self.pass(2_000);
         self.outputs.clear();
@@ -482,7 +482,7 @@ pub(crate) fn ack_commit(job: &JobId) -> NodeMessage {
 }
 
 pub(crate) fn nack_commit(job: &JobId) -> NodeMessage {
-    NodeMessage::NackCommit { job: job.clone().into() }
+    NodeMessage::NackCommit { job: job.clone().into(), reason: None }
 }
 
 pub(crate) fn ack_run(job: &JobId) -> NodeMessage {
@@ -490,7 +490,7 @@ pub(crate) fn ack_run(job: &JobId) -> NodeMessage {
 }
 
 pub(crate) fn nack_run(job: &JobId) -> NodeMessage {
-    NodeMessage::NackRun { job: job.clone().into() }
+    NodeMessage::NackRun { job: job.clone().into(), reason: None }
 }
 
 pub(crate) fn succeeded(job: &JobId) -> NodeMessage {
@@ -498,11 +498,11 @@ pub(crate) fn succeeded(job: &JobId) -> NodeMessage {
 }
 
 pub(crate) fn failed(job: &JobId) -> NodeMessage {
-    NodeMessage::Failed { job: job.clone().into(), output: Captured::default() }
+    NodeMessage::Failed { job: job.clone().into(), output: Captured::default(), reason: None }
 }
 
 pub(crate) fn aborted(job: Option<&JobId>) -> NodeMessage {
-    NodeMessage::Aborted { job: job.cloned().into() }
+    NodeMessage::Aborted { job: job.cloned().into(), reason: None }
 }
 
 /// A server that knows `count` nodes, all connected and available.

@@ -29,12 +29,12 @@ fn message(random: &mut ChaCha8Rng, jobs: &[JobId]) -> NodeMessage {
         0 => NodeMessage::Heartbeat { state: None, job, caps: None },
         1 => NodeMessage::Heartbeat { state: Some(JobState::Running), job, caps: None },
         2 => NodeMessage::AckCommit { job },
-        3 => NodeMessage::NackCommit { job },
+        3 => NodeMessage::NackCommit { job, reason: None },
         4 => NodeMessage::AckRun { job },
-        5 => NodeMessage::NackRun { job },
+        5 => NodeMessage::NackRun { job, reason: None },
         6 => NodeMessage::Succeeded { job, output },
-        7 => NodeMessage::Failed { job, output },
-        _ => NodeMessage::Aborted { job },
+        7 => NodeMessage::Failed { job, output, reason: None },
+        _ => NodeMessage::Aborted { job, reason: None },
     }
 }
 

@@ -175,7 +175,7 @@ fn bad_messages_change_nothing() {
     type Break = fn(&mut Lab) -> (Vec<u8>, Vec<u8>);
     let beat = || NodeMessage::Heartbeat { state: Some(JobState::Idle), job: JobRef::None, caps: None };
     fn said(lab: &mut Lab) -> (Vec<u8>, Vec<u8>) {
-        lab.frames("a", &NodeMessage::Aborted { job: JobRef::None })
+        lab.frames("a", &NodeMessage::Aborted { job: JobRef::None, reason: None })
     }
     let cases: [(&str, Break, &str); 8] = [
         ("signature", |lab| (said(lab).0, said(lab).1), "the signature does not fit"),

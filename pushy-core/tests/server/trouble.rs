@@ -206,7 +206,10 @@ fn what_is_told_of_a_node() {
     check(&lab, Some("nothing valid heard"), false, true);
     lab.beat("a", JobState::Idle, None);
     check(&lab, Some("in rehab"), true, true);
-    lab.say("a", pushy_core::message::NodeMessage::Aborted { job: pushy_core::message::JobRef::None });
+    lab.say(
+        "a",
+        pushy_core::message::NodeMessage::Aborted { job: pushy_core::message::JobRef::None, reason: None },
+    );
     check(&lab, None, true, true);
     let since = lab.detail("a").since;
     assert_eq!(since.map(|at| at.secs()), Some(T0));

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use openssl::sha::Sha256;
 use pushy_core::job::{JobStatus, NodeStatus};
+use pushy_core::reason::ReasonCode;
 use pushy_core::{Error, ErrorCode, Result};
 use serde_json::{Value as Json, json};
 
@@ -239,7 +240,8 @@ impl Backup {
 }
 
 fn read_row(table: &Table, values: &[Json]) -> Option<Vec<Value<'static>>> {
-    if values.len() != table.columns.len() {
+    // An older program did not have the last columns yet.
+    if values.len() > table.columns.len() {
         return None;
     }
     let read = |(value, (_, kind)): (&Json, &(&str, Kind))| {
@@ -251,16 +253,22 @@ fn read_row(table: &Table, values: &[Json]) -> Option<Vec<Value<'static>>> {
             _ => return None,
         })
     };
-    values.iter().zip(table.columns).map(read).collect()
+    let missing = std::iter::repeat_n(Some(Value::Null), table.columns.len() - values.len());
+    values.iter().zip(table.columns).map(read).chain(missing).collect()
 }
 
 /// What is said after the rows are in: nothing that was restored goes on (decision 5).
 pub(super) fn settle() -> [Statement<'static>; 2] {
     [
         Statement {
-            sql: "UPDATE job_nodes SET status = ?1 WHERE status = ?2
+            sql: "UPDATE job_nodes SET status = ?1, reason_code = ?3, reason_text = ?4 WHERE status = ?2
                   AND job_id IN (SELECT id FROM jobs WHERE status IN (0, 1, 5))",
-            values: vec![NodeStatus::Crashed.code().into(), NodeStatus::Running.code().into()],
+            values: vec![
+                NodeStatus::Crashed.code().into(),
+                NodeStatus::Running.code().into(),
+                ReasonCode::ServerGaveUp.as_str().into(),
+                "the job was running when its server was backed up".into(),
+            ],
             must_change: false,
         },
         Statement {

@@ -9,6 +9,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_feeds.sql"),
     include_str!("../../migrations/0004_lists.sql"),
     include_str!("../../migrations/0005_nodes.sql"),
+    include_str!("../../migrations/0006_reasons.sql"),
 ];
 
 /// What a column holds.
@@ -91,6 +92,8 @@ pub(super) const TABLES: &[Table] = &[
             ("position", Int),
             ("status", Int),
             ("updated_at", Int),
+            ("reason_code", Text),
+            ("reason_text", Text),
         ],
         key: "job_id, node_name",
     },
@@ -103,6 +106,7 @@ pub(super) const TABLES: &[Table] = &[
             ("env", Text),
             ("job_file", Text),
             ("capture", Int),
+            ("parameters", Text),
         ],
         key: "job_id",
     },

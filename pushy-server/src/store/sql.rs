@@ -1,9 +1,11 @@
 //! What both databases have in common: values that go in, columns that come out.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use pushy_core::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
 use pushy_core::job::{Job, JobOptions, JobStatus, NodeStatus};
+use pushy_core::reason::Reason;
 use pushy_core::server::{Binding, CurveKey};
 use pushy_core::time::Wall;
 use pushy_core::wire::SessionKey;
@@ -123,7 +125,10 @@ fn key_of(row: &impl Columns, column: usize) -> Result<[u8; 32]> {
 
 /// A row of [`super::statements::JOB`], without nodes.
 pub(super) fn read_job(row: &impl Columns) -> Result<Job> {
-    let env = row.text(12)?.map(|text| serde_json::from_str(&text)).transpose().map_err(|_| unfit(12))?;
+    let pairs = |column: usize| {
+        let text = row.text(column)?;
+        text.map(|text| serde_json::from_str(&text)).transpose().map_err(|_| unfit(column))
+    };
     Ok(Job {
         id: row.id(0, JobId::new)?,
         org: row.id(1, OrgId::new)?,
@@ -138,17 +143,35 @@ pub(super) fn read_job(row: &impl Columns) -> Result<Job> {
         options: JobOptions {
             user: row.text(10)?,
             dir: row.text(11)?,
-            env,
+            env: pairs(12)?,
             file: row.text(13)?,
             capture: row.int(14)?.unwrap_or(0) != 0,
+            parameters: pairs(15)?,
         },
         nodes: Vec::new(),
+        reasons: BTreeMap::new(),
     })
 }
 
+/// What [`super::statements::NODES`] says of one node of a job.
+pub(super) type NodeRow = (NodeName, NodeStatus, Option<Reason>);
+
 /// A row of [`super::statements::NODES`].
-pub(super) fn read_node(row: &impl Columns) -> Result<(NodeName, NodeStatus)> {
-    Ok((row.id(0, NodeName::new)?, code(row, 1, NodeStatus::from_code)?))
+pub(super) fn read_node(row: &impl Columns) -> Result<NodeRow> {
+    let text = row.text(3)?.unwrap_or_default();
+    let reason = row.text(2)?.map(|code| Reason::of_peer(&code, &text));
+    Ok((row.id(0, NodeName::new)?, code(row, 1, NodeStatus::from_code)?, reason))
+}
+
+/// Gives a job its nodes.
+pub(super) fn put_nodes(job: &mut Job, rows: Vec<NodeRow>) {
+    job.nodes = Vec::with_capacity(rows.len());
+    for (node, status, reason) in rows {
+        if let Some(reason) = reason {
+            job.reasons.insert(node.clone(), reason);
+        }
+        job.nodes.push((node, status));
+    }
 }
 
 /// A row of [`super::statements::BINDINGS`].

@@ -7,6 +7,7 @@ use pushy_core::feed::Frame;
 use pushy_core::ids::{JobId, NodeName, OrgId, OrgName};
 use pushy_core::job::{Job, JobOptions};
 use pushy_core::node_document::Fixed;
+use pushy_core::reason::Reason;
 use pushy_core::server::{Binding, FeedEnd, Record};
 use pushy_core::time::Wall;
 
@@ -18,22 +19,23 @@ use crate::nodes::Published;
 /// A job with its options; columns as `read_job` wants them.
 pub(super) const JOB: &str =
     "SELECT j.id, j.org_id, j.command, j.status, j.run_timeout, j.quorum, j.requester,
-    j.created_at, j.updated_at, j.deadline, o.job_user, o.dir, o.env, o.job_file, o.capture
+    j.created_at, j.updated_at, j.deadline, o.job_user, o.dir, o.env, o.job_file, o.capture, o.parameters
     FROM jobs j LEFT JOIN job_options o ON o.job_id = j.id WHERE j.id = ?1 AND j.org_id = ?2";
 
 /// Jobs that a start goes on with; the codes are those of the index `jobs_unfinished`.
 pub(super) const UNFINISHED: &str = "SELECT j.id, j.org_id, j.command, j.status, j.run_timeout, j.quorum, j.requester,
-    j.created_at, j.updated_at, j.deadline, o.job_user, o.dir, o.env, o.job_file, o.capture
+    j.created_at, j.updated_at, j.deadline, o.job_user, o.dir, o.env, o.job_file, o.capture, o.parameters
     FROM jobs j LEFT JOIN job_options o ON o.job_id = j.id WHERE j.status IN (0, 1, 5) ORDER BY j.created_at, j.id";
 
 /// The list leaves files out: a page of jobs must not weigh 100 KB each.
 const LISTED: &str = "SELECT j.id, j.org_id, j.command, j.status, j.run_timeout, j.quorum, j.requester,
     j.created_at, j.updated_at, j.deadline, o.job_user, o.dir, o.env,
-    CASE WHEN o.job_file IS NULL THEN NULL ELSE '' END, o.capture
+    CASE WHEN o.job_file IS NULL THEN NULL ELSE '' END, o.capture, o.parameters
     FROM jobs j LEFT JOIN job_options o ON o.job_id = j.id WHERE j.org_id = ?1";
 
 /// The nodes of a job, in the order asked for.
-pub(super) const NODES: &str = "SELECT node_name, status FROM job_nodes WHERE job_id = ?1 ORDER BY position";
+pub(super) const NODES: &str =
+    "SELECT node_name, status, reason_code, reason_text FROM job_nodes WHERE job_id = ?1 ORDER BY position";
 
 /// What a node printed.
 pub(super) const OUTPUT: &str = "SELECT o.stdout, o.stderr FROM job_output o JOIN jobs j ON j.id = o.job_id
@@ -115,9 +117,17 @@ pub(super) fn of_record<'a>(record: &'a Record, each: &mut dyn FnMut(Statement<'
             vec![job.as_str().into(), status.code().into(), updated_at.0.into(), time(*deadline)],
             true,
         ),
-        Record::NodeStatus { job, node, status, updated_at } => (
-            "UPDATE job_nodes SET status = ?3, updated_at = ?4 WHERE job_id = ?1 AND node_name = ?2",
-            vec![job.as_str().into(), node.as_str().into(), status.code().into(), updated_at.0.into()],
+        Record::NodeStatus { job, node, status, updated_at, reason } => (
+            "UPDATE job_nodes SET status = ?3, updated_at = ?4, reason_code = ?5, reason_text = ?6
+             WHERE job_id = ?1 AND node_name = ?2",
+            vec![
+                job.as_str().into(),
+                node.as_str().into(),
+                status.code().into(),
+                updated_at.0.into(),
+                Value::opt(reason.as_ref().map(|reason| reason.code().as_str())),
+                Value::opt(reason.as_ref().map(Reason::text)),
+            ],
             true,
         ),
         // The first output stays (D-18).
@@ -192,17 +202,21 @@ fn new_job<'a>(job: &'a Job, each: &mut dyn FnMut(Statement<'a>)) {
     );
     let options = &job.options;
     if *options != JobOptions::default() {
-        let env = options.env.as_ref().map(|env| serde_json::to_string(env).unwrap_or_default());
+        let pairs = |pairs: &Option<Vec<(String, String)>>| {
+            let text = pairs.as_ref().map(|pairs| serde_json::to_string(pairs).unwrap_or_default());
+            text.map_or(Value::Null, Value::from)
+        };
         add(
-            "INSERT INTO job_options (job_id, job_user, dir, env, job_file, capture)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+            "INSERT INTO job_options (job_id, job_user, dir, env, job_file, capture, parameters)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
             vec![
                 job.id.as_str().into(),
                 Value::opt(options.user.as_deref()),
                 Value::opt(options.dir.as_deref()),
-                env.map_or(Value::Null, Value::from),
+                pairs(&options.env),
                 Value::opt(options.file.as_deref()),
                 i64::from(options.capture).into(),
+                pairs(&options.parameters),
             ],
         );
     }

@@ -152,7 +152,8 @@ async fn jobs_that_come_to_nothing() {
     let mut line = online(&lab, "web1").await;
     let nacked = start(&lab, r#"{"command":"x","nodes":["web1"]}"#).await;
     line.expect("commit").await;
-    line.say(NodeMessage::NackCommit { job: JobRef::Id(JobId::new(&nacked).expect("an id")) }).await;
+    line.say(NodeMessage::NackCommit { job: JobRef::Id(JobId::new(&nacked).expect("an id")), reason: None })
+        .await;
     let sequence = ["start", "quorum_vote(web1:failure)", "job_complete(quorum_failed)"];
     assert_eq!(told(&lab, &nacked).await, sequence);
     let ignored = start(&lab, r#"{"command":"x","nodes":["web1"]}"#).await;

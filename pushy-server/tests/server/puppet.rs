@@ -103,7 +103,7 @@ impl Puppet {
         let mut line = self.connect(lab).await.expect("a handshake");
         line.heartbeat(JobState::Idle, None).await;
         line.expect("abort").await;
-        line.say(NodeMessage::Aborted { job: JobRef::None }).await;
+        line.say(NodeMessage::Aborted { job: JobRef::None, reason: None }).await;
         line
     }
 }

@@ -1,5 +1,6 @@
 //! The store by itself, and what only SQLite does; see `store_both` for the rest.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -111,6 +112,7 @@ pub(crate) fn job(number: u32, nodes: usize) -> Job {
         options: JobOptions::default(),
         // Descending, so that the order asked for is not the order of names.
         nodes: (0..nodes).rev().map(|i| (node(&format!("node-{i:05}")), NodeStatus::New)).collect(),
+        reasons: BTreeMap::new(),
     }
 }
 
@@ -177,6 +179,6 @@ async fn a_newer_database_is_refused() {
     let path = bench.place.label();
     assert_eq!(
         error.message(),
-        format!("{path}: the database has version 99, this program knows 5; use the newer program")
+        format!("{path}: the database has version 99, this program knows 6; use the newer program")
     );
 }

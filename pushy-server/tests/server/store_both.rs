@@ -57,6 +57,7 @@ async fn jobs_come_back_as_they_went_in(mut bench: Bench) {
         env: Some(vec![("B".into(), "2".into()), ("A".into(), String::new())]),
         file: Some("base64:AAAA".into()),
         capture: true,
+        parameters: Some(vec![("version".into(), "1.2".into())]),
     };
     bench.save(new_job(&full)).expect("kept");
     bench.save(new_job(&plain)).expect("kept");
@@ -78,6 +79,7 @@ async fn jobs_come_back_as_they_went_in(mut bench: Bench) {
                 node: node("node-00001"),
                 status: NodeStatus::Running,
                 updated_at: at,
+                reason: None,
             },
         ])
         .expect("kept");
@@ -149,6 +151,7 @@ async fn what_cannot_be_kept_leaves_no_half(mut bench: Bench) {
         node: node("stranger"),
         status: NodeStatus::Running,
         updated_at: Wall(1),
+        reason: None,
     });
     bench.save(records).expect_err("refused");
     assert_eq!(bench.stored(&job).await, None);
@@ -221,6 +224,7 @@ async fn nine_thousand_nodes_cost_little(mut bench: Bench) {
             node: name.clone(),
             status: NodeStatus::Running,
             updated_at: Wall(2),
+            reason: None,
         };
         bench.store.save(Ticket(bench.tickets), vec![record]);
     }

@@ -91,10 +91,10 @@ impl Node {
             }
             ServerMessage::BadCommit { job } => {
                 self.log(LogLevel::Warn, job.id().cloned(), "refused a commit that cannot be read");
-                self.send(&NodeMessage::NackCommit { job });
+                self.send(&NodeMessage::NackCommit { job, reason: None });
             }
             ServerMessage::Run { job } => self.job(job_runner::Input::Run { job }),
-            ServerMessage::BadRun => self.send(&NodeMessage::NackRun { job: JobRef::None }),
+            ServerMessage::BadRun => self.send(&NodeMessage::NackRun { job: JobRef::None, reason: None }),
             ServerMessage::Abort => self.job(job_runner::Input::Abort),
             ServerMessage::Ack => {}
             ServerMessage::ResultAck { job } => {
@@ -102,7 +102,9 @@ impl Node {
                     self.outputs.push_back(Output::DropResult { job });
                 }
             }
-            ServerMessage::Heartbeat { .. } | ServerMessage::Unknown { .. } => {
+            ServerMessage::Heartbeat { .. }
+            | ServerMessage::Cancel { .. }
+            | ServerMessage::Unknown { .. } => {
                 self.log(
                     LogLevel::Debug,
                     None,
@@ -135,13 +137,18 @@ impl Node {
             }
         }
         let (state, job) = self.runner.announced();
-        let message =
-            NodeMessage::Heartbeat { state: Some(state), job: job.cloned().into(), caps: Some(Caps::OURS) };
+        let message = NodeMessage::Heartbeat {
+            state: Some(state),
+            job: job.cloned().into(),
+            caps: Some(Caps::OF_NODE),
+        };
         self.send(&message);
     }
 
     fn server_keeps_results(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.config.caps.is_some_and(|caps| caps.results))
+        self.session
+            .as_ref()
+            .is_some_and(|session| session.config.caps.is_some_and(|caps| caps.has(Caps::RESULTS)))
     }
 
     /// Sends if there is a connection. Votes and acknowledgements to one of our servers are not kept: the next
@@ -195,7 +202,7 @@ impl Node {
             }
             Action::NackCommit(job, why) => {
                 self.log(LogLevel::Warn, Some(job.clone()), format!("refused: {why}"));
-                self.send(&NodeMessage::NackCommit { job: job.into() });
+                self.send(&NodeMessage::NackCommit { job: job.into(), reason: None });
             }
             Action::AckRun(job) => {
                 self.log(LogLevel::Info, Some(job.clone()), "running");
@@ -203,11 +210,11 @@ impl Node {
             }
             Action::NackRun(job) => {
                 self.log(LogLevel::Warn, Some(job.clone()), "refused to run a job that is not committed");
-                self.send(&NodeMessage::NackRun { job: job.into() });
+                self.send(&NodeMessage::NackRun { job: job.into(), reason: None });
             }
             Action::Aborted(job) => {
                 self.log(LogLevel::Info, job.clone(), "aborted");
-                self.send(&NodeMessage::Aborted { job: job.into() });
+                self.send(&NodeMessage::Aborted { job: job.into(), reason: None });
             }
             Action::Finished { job, succeeded, output, how } => self.finished(job, succeeded, output, how),
             Action::ResendResult(job) => {

@@ -15,7 +15,7 @@ use pushy_core::server::{Record, Restored, Ticket};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::sql::{Columns as _, Value, closed, read_binding, read_job, read_node, storage};
+use super::sql::{Columns as _, Value, closed, put_nodes, read_binding, read_job, read_node, storage};
 use super::statements::{self, Reply, Task};
 use super::{JobFilter, JobOutput, KeptFeed, OnSaved, Options, Pending, Prune, Store, StoreIdentity};
 use crate::directory::{Change, Directory};
@@ -237,7 +237,7 @@ impl Store for PostgresStore {
                 let key = [Value::from(id.as_str()), org.as_str().into()];
                 let mut found = rows(at, session, statements::JOB, &key, read_job).await?.pop();
                 if let Some(job) = &mut found {
-                    job.nodes = rows(at, session, statements::NODES, &key[..1], read_node).await?;
+                    put_nodes(job, rows(at, session, statements::NODES, &key[..1], read_node).await?);
                 }
                 snapshot(at, session, false).await?;
                 Ok(found)
@@ -268,8 +268,9 @@ impl Store for PostgresStore {
                 snapshot(at, session, true).await?;
                 let mut jobs = rows(at, session, statements::UNFINISHED, &[], read_job).await?;
                 for job in &mut jobs {
-                    job.nodes =
-                        rows(at, session, statements::NODES, &[job.id.as_str().into()], read_node).await?;
+                    let key = [job.id.as_str().into()];
+                    let found = rows(at, session, statements::NODES, &key, read_node).await?;
+                    put_nodes(job, found);
                 }
                 let bindings = rows(at, session, statements::BINDINGS, &[], read_binding).await?;
                 let feeds = rows(at, session, statements::FEED_ENDS, &[], statements::feed_end).await?;

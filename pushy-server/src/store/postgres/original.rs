@@ -159,8 +159,10 @@ fn job<R: Columns>(row: &R, nodes: &[&R], to: &HashMap<OrgId, OrgId>) -> Result<
             env: row.text(10)?.map(|text| env(&text)).transpose()?,
             file: row.text(11)?,
             capture: row.number(12)? != 0,
+            parameters: None,
         },
         nodes: list,
+        reasons: BTreeMap::new(),
     })
 }
 

@@ -9,7 +9,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, ToSql, params_from_iter};
 
 use super::failed;
-use crate::store::sql::{Columns, Statement, Value, read_job, read_node, unfit};
+use crate::store::sql::{Columns, Statement, Value, put_nodes, read_job, read_node, unfit};
 use crate::store::{JobFilter, nothing_changed, statements};
 
 /// What goes wrong here: SQLite's failures, and rows that hold what they must not.
@@ -126,7 +126,8 @@ pub(in crate::store) fn execute(c: &Connection, statement: &Statement<'_>) -> An
 }
 
 pub(in crate::store) fn read_nodes(c: &Connection, job: &mut Job) -> Answer<()> {
-    job.nodes = rows(c, statements::NODES, &[job.id.as_str().into()], |row| read_node(row))?;
+    let found = rows(c, statements::NODES, &[job.id.as_str().into()], |row| read_node(row))?;
+    put_nodes(job, found);
     Ok(())
 }
 

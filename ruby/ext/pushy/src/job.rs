@@ -36,7 +36,7 @@ fn build(
         let quorum = quorum.map(|text| api::Quorum::parse(&text)).transpose()?.map(|q| q.of(nodes.len()));
         let file =
             file.map(|content| api::file_option(&content)).transpose().map_err(|e| e.context("file"))?;
-        let options = JobOptions { user, dir, env, file, capture };
+        let options = JobOptions { user, dir, env, file, capture, parameters: None };
         Ok(JobRequest(job::JobRequest { command, nodes, run_timeout, quorum, options }))
     };
     checked().map_err(|e| error::raise(ruby, &e))
