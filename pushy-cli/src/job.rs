@@ -105,7 +105,7 @@ async fn wait(
             }
         };
         match progress {
-            Progress::Dot => ui.dot(),
+            Progress::Tally(_) => {}
             Progress::Line(line) => ui.line(&line),
             Progress::Notice(text) => ui.warn(&text),
             Progress::Finished(job) => {

@@ -4,11 +4,14 @@
 //! `/organizations/ORG` (10.1); a job is asked for by its id and not by the address the server gave, so that
 //! signed headers never go to another host.
 
+mod jobs;
 mod nodes;
 mod refusal;
 mod request;
 
 use serde_json::Value;
+
+pub use jobs::{CancelJob, Cancelled, Statuses, job_feed};
 
 pub use nodes::{
     FindNodes, GetNode, ListNodes, NodesPage, PublishNode, fuzzy_query, node_attribute, node_summary,
@@ -56,6 +59,8 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Value of `Accept` (2.4.6: output answers 406 to `application/json`).
     pub accept: &'static str,
+    /// Value of `Last-Event-ID`: a feed goes on after that event (8.2).
+    pub last_event_id: Option<String>,
 }
 
 impl Request {
@@ -66,7 +71,13 @@ impl Request {
             query: String::new(),
             body: Vec::new(),
             accept: "application/json",
+            last_event_id: None,
         }
+    }
+
+    fn post(path: String, body: &Value) -> Request {
+        let body = body.to_string().into_bytes();
+        Request { method: Method::Post, body, ..Request::get(path) }
     }
 }
 
@@ -103,6 +114,8 @@ pub struct GetJob<'a> {
     pub id: &'a JobId,
     /// Whether the answer shall hold the delivered file.
     pub include_file: bool,
+    /// Whether it shall hold what an original does not say: reasons, counts, who asked for the job (decision 20).
+    pub detail: bool,
 }
 
 /// Standard output or standard error.
@@ -335,9 +348,13 @@ impl Call for GetJob<'_> {
 
     fn request(&self) -> Request {
         let mut request = Request::get(format!("pushy/jobs/{}", self.id));
-        if self.include_file {
-            request.query.push_str("include_file=true");
+        request.query = match (self.include_file, self.detail) {
+            (false, false) => "",
+            (true, false) => "include_file=true",
+            (false, true) => "detail=1",
+            (true, true) => "include_file=true&detail=1",
         }
+        .to_owned();
         request
     }
 

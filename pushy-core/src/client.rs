@@ -10,7 +10,9 @@
 pub mod blocking;
 mod connection;
 mod document;
+mod jobs;
 mod proxy;
+mod stream;
 mod tls;
 mod url;
 mod wait;
@@ -193,12 +195,12 @@ impl Client {
         self.call(&ListJobs).await
     }
 
-    /// One job.
+    /// One job, with all that the server says of it when asked for details.
     ///
     /// # Errors
     /// As [`Client::call`].
     pub async fn job(&self, id: &JobId) -> Result<JobView> {
-        self.call(&GetJob { id, include_file: false }).await
+        self.call(&GetJob { id, include_file: false, detail: true }).await
     }
 
     /// What a node's command wrote.
@@ -269,7 +271,7 @@ impl Client {
 
     /// One try of asking for a job, for the wait, which has its own idea of repetition.
     async fn ask_once(&self, id: &JobId) -> Try<JobView> {
-        let call = GetJob { id, include_file: false };
+        let call = GetJob { id, include_file: false, detail: true };
         let request = call.request();
         let answer = self.try_once(&request).await?;
         let body = self.success(&request, &answer).map_err(|error| Failure {
@@ -361,19 +363,7 @@ impl Client {
                 Err(_) => {}
             }
         }
-        let tls = match url.origin.scheme {
-            Scheme::Http => None,
-            Scheme::Https => Some(shared.tls().map_err(|e| Failure::unsent(e, false))?),
-        };
-        let hint = shared.trust_hint();
-        let route = Route {
-            server: &url.origin,
-            proxy: proxy.as_ref(),
-            tls,
-            connect_timeout: shared.settings.connect_timeout,
-            trust_hint: &hint,
-        };
-        let mut sender = connection::open(&route).await?;
+        let mut sender = self.connect(url, proxy.as_ref()).await?;
         let outgoing = self.outgoing(request, url, proxy.as_ref())?;
         let answer =
             connection::exchange(&mut sender, outgoing, &url.origin, shared.settings.timeout).await?;
@@ -381,6 +371,23 @@ impl Client {
             self.put_idle(sender);
         }
         Ok(answer)
+    }
+
+    /// A new connection.
+    async fn connect(&self, url: &Url, proxy: Option<&Url>) -> Try<Sender> {
+        let shared = &*self.shared;
+        let tls = match url.origin.scheme {
+            Scheme::Http => None,
+            Scheme::Https => Some(shared.tls().map_err(|e| Failure::unsent(e, false))?),
+        };
+        let route = Route {
+            server: &url.origin,
+            proxy,
+            tls,
+            connect_timeout: shared.settings.connect_timeout,
+            trust_hint: &shared.trust_hint(),
+        };
+        connection::open(&route).await
     }
 
     fn take_idle(&self) -> Option<Sender> {
@@ -434,6 +441,9 @@ impl Client {
         };
         put("Host", &url.origin.authority())?;
         put("Accept", request.accept)?;
+        if let Some(id) = &request.last_event_id {
+            put("Last-Event-ID", id)?;
+        }
         if request.method != Method::Get {
             put("Content-Type", "application/json")?;
         }

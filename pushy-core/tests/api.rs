@@ -1,8 +1,8 @@
 //! REST calls against the transcripts of 2.4, 10.1, 10.2, 12.10–12.13.
 
 use pushy_core::api::{
-    Call, Channel, GetConfig, GetJob, GetNodeState, GetOutput, ListJobs, ListNodeStates, Method, Quorum,
-    SearchNodes, StartJob, Who, file_option, is_v1_server, node_names, refusal, v1_fallback,
+    Call, CancelJob, Channel, GetConfig, GetJob, GetNodeState, GetOutput, ListJobs, ListNodeStates, Method,
+    Quorum, SearchNodes, StartJob, Who, file_option, is_v1_server, node_names, refusal, v1_fallback,
 };
 use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{JobOptions, JobRequest, JobStatus};
@@ -48,12 +48,24 @@ fn request_lines() {
     let node = |name: &str| NodeName::new(name).unwrap();
     assert_eq!(line(&ListJobs), "GET pushy/jobs application/json");
     assert_eq!(
-        line(&GetJob { id: &id, include_file: false }),
+        line(&GetJob { id: &id, include_file: false, detail: false }),
         format!("GET pushy/jobs/{ID} application/json")
     );
     assert_eq!(
-        line(&GetJob { id: &id, include_file: true }),
+        line(&GetJob { id: &id, include_file: true, detail: false }),
         format!("GET pushy/jobs/{ID}?include_file=true application/json")
+    );
+    assert_eq!(
+        line(&GetJob { id: &id, include_file: false, detail: true }),
+        format!("GET pushy/jobs/{ID}?detail=1 application/json")
+    );
+    assert_eq!(
+        line(&GetJob { id: &id, include_file: true, detail: true }),
+        format!("GET pushy/jobs/{ID}?include_file=true&detail=1 application/json")
+    );
+    assert_eq!(
+        line(&CancelJob { id: &id, nodes: None }),
+        format!("POST pushy/jobs/{ID}/cancel application/json")
     );
     assert_eq!(
         line(&GetOutput { id: &id, node: &node("a b/ü"), channel: Channel::Stderr }),
@@ -219,7 +231,7 @@ fn answers() {
             "id":"{ID}","command":"x","status":"running","run_timeout":60,"later":1}}"#
     );
     let id = JobId::new(ID).unwrap();
-    let get = GetJob { id: &id, include_file: false };
+    let get = GetJob { id: &id, include_file: false, detail: false };
     let view = get.answer(body.as_bytes()).unwrap();
     assert_eq!((view.status(), view.node_count(), view.in_progress()), (JobStatus::Running, 6, 4));
     assert_eq!(view.document()["later"], 1);
@@ -368,7 +380,7 @@ proptest! {
             let _ = is_v1_server(status, &body);
             let refused = refusal(WHO, &StartJob(&request).request(), status, &body, None);
             prop_assert!(!refused.message().chars().any(char::is_control), "one line: {:?}", refused);
-            if let Ok(view) = (GetJob { id: &id, include_file: false }).answer(&body) {
+            if let Ok(view) = (GetJob { id: &id, include_file: false, detail: false }).answer(&body) {
                 prop_assert!(view.in_progress() <= view.node_count());
             }
         }

@@ -2,6 +2,7 @@
 #![cfg(feature = "client")]
 #![expect(clippy::disallowed_methods, reason = "tests read clocks, start threads and write files")]
 
+mod client_feed;
 mod http;
 
 use std::sync::OnceLock;
@@ -323,7 +324,7 @@ async fn a_wait_outlives_a_flaky_server() {
         _ => Reply::json(200, &job_json("complete")),
     })
     .await;
-    let options = WatchOptions { poll_interval: Millis(10), ..WatchOptions::default() };
+    let options = WatchOptions { poll_interval: Millis(10), feed: false, ..WatchOptions::default() };
     let told = told(&client(server.url("http")), options).await;
     let lines: Vec<_> =
         told.iter().filter_map(|p| if let Progress::Line(l) = p { Some(l.as_str()) } else { None }).collect();

@@ -1,4 +1,4 @@
-//! Waiting for a job: pauses, lines, ends, exit codes (10.2, decisions 14, 15, 27, D-73, D-78).
+//! Waiting for a job by asking: pauses, lines, ends, exit codes (10.2, decisions 14, 15, 27, D-73, D-78).
 
 use pushy_core::api::JobView;
 use pushy_core::time::{Millis, Now};
@@ -15,6 +15,11 @@ fn job(status: &str, nodes: serde_json::Value) -> JobView {
 
 fn at(ms: u64) -> Now {
     Now { mono: Millis(ms), ..Now::default() }
+}
+
+/// Without the feed.
+fn polling() -> WatchOptions {
+    WatchOptions { feed: false, ..WatchOptions::default() }
 }
 
 fn drain(watch: &mut Watch) -> Vec<Output> {
@@ -91,7 +96,7 @@ fn exit_codes_of_errors() {
 #[test]
 fn pauses_double_up_to_the_poll_interval() {
     let check = |interval: u64, want: &[u64]| {
-        let options = WatchOptions { poll_interval: Millis(interval), ..WatchOptions::default() };
+        let options = WatchOptions { poll_interval: Millis(interval), ..polling() };
         let mut watch = Watch::new(at(0), options);
         let mut asked = Vec::new();
         for _ in want {
@@ -115,7 +120,7 @@ fn pauses_double_up_to_the_poll_interval() {
 /// The scene of the original transcript: the first line after a poll interval, each text once, the end at once.
 #[test]
 fn lines_come_when_knife_would_show_them() {
-    let mut watch = Watch::new(at(0), WatchOptions::default());
+    let mut watch = Watch::new(at(0), polling());
     let mut shown = Vec::new();
     while let Some(due) = watch.next_deadline() {
         watch.handle(at(due.0), Input::Tick);
@@ -129,27 +134,26 @@ fn lines_come_when_knife_would_show_them() {
         for output in drain(&mut watch) {
             match output {
                 Output::Ask => {}
-                Output::Dot => shown.push(".".to_owned()),
                 Output::Line(line) => shown.push(format!("{} {line}", due.0)),
                 Output::Finished(job) => shown.push(format!("exit {}", Exit::of_job(&job, false).code())),
                 other => panic!("{other:?}"),
             }
         }
     }
-    assert_eq!(shown, [".", "1000 Running (1/2 in progress) ...", ".", ".", "3000 Complete.", "exit 0"]);
+    assert_eq!(shown, ["1000 Running (1/2 in progress) ...", "3000 Complete.", "exit 0"]);
     watch.handle(at(9999), Input::Tick);
     assert_eq!(drain(&mut watch), [], "nothing after the end");
 }
 
 #[test]
 fn a_quick_job_is_over_with_the_first_answer() {
-    let mut watch = Watch::new(at(5), WatchOptions::default());
+    let mut watch = Watch::new(at(5), polling());
     watch.handle(at(15), Input::Tick);
     let done = job("complete", json!({"succeeded": ["a"]}));
     watch.handle(at(16), Input::Answer(done.clone()));
     assert_eq!(
         drain(&mut watch),
-        [Output::Ask, Output::Dot, Output::Line("Complete.".to_owned()), Output::Finished(done)]
+        [Output::Ask, Output::Line("Complete.".to_owned()), Output::Finished(done)]
     );
     assert_eq!(watch.next_deadline(), None);
 }
@@ -157,7 +161,7 @@ fn a_quick_job_is_over_with_the_first_answer() {
 #[test]
 fn transient_failures_are_borne_within_bounds() {
     let refused = || Error::new(ErrorCode::Connection, "cannot connect to chef:443: refused");
-    let mut watch = Watch::new(at(0), WatchOptions::default());
+    let mut watch = Watch::new(at(0), polling());
     let mut asked = Vec::new();
     let last = loop {
         let due = watch.next_deadline().unwrap().0;
@@ -182,7 +186,7 @@ fn transient_failures_are_borne_within_bounds() {
 #[test]
 fn one_answer_ends_a_row_of_failures() {
     let fail = |transient| Input::Failed { error: Error::new(ErrorCode::Server, "bad gateway"), transient };
-    let mut watch = Watch::new(at(0), WatchOptions::default());
+    let mut watch = Watch::new(at(0), polling());
     watch.handle(at(10), Input::Tick);
     watch.handle(at(10), fail(true));
     watch.handle(at(510), Input::Tick);

@@ -25,10 +25,8 @@ impl Call for PublishNode<'_> {
     fn request(&self) -> Request {
         Request {
             method: Method::Put,
-            path: format!("pushy/nodes/{}", escape_segment(self.node.as_str())),
-            query: String::new(),
             body: self.document.to_json(self.node.as_str()).into_bytes(),
-            accept: "application/json",
+            ..Request::get(format!("pushy/nodes/{}", escape_segment(self.node.as_str())))
         }
     }
 

@@ -47,6 +47,7 @@ pub fn refusal(who: Who<'_>, request: &Request, status: u16, body: &[u8], date: 
         406 => {
             (ErrorCode::Server, format!("{url} does not speak a version of the API that this program knows"))
         }
+        409 => (ErrorCode::InvalidState, "That cannot be done now".to_owned()),
         413 => (ErrorCode::TooLarge, "The request is larger than the server accepts".to_owned()),
         500 => (ErrorCode::Server, "internal server error".to_owned()),
         502 => (ErrorCode::Server, "bad gateway".to_owned()),

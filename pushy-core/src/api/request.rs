@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::{Method, Request};
+use super::Request;
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::NodeName;
 use crate::job::JobRequest;
@@ -181,11 +181,5 @@ fn v1_members(job: &JobRequest) -> Map<String, Value> {
 }
 
 fn post_job(body: Map<String, Value>) -> Request {
-    Request {
-        method: Method::Post,
-        path: "pushy/jobs".to_owned(),
-        query: String::new(),
-        body: Value::Object(body).to_string().into_bytes(),
-        accept: "application/json",
-    }
+    Request::post("pushy/jobs".to_owned(), &Value::Object(body))
 }

@@ -237,7 +237,7 @@ pub(super) async fn exchange(
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes })
 }
 
-fn broken(server: &Origin, error: &hyper::Error) -> Failure {
+pub(super) fn broken(server: &Origin, error: &hyper::Error) -> Failure {
     let server = server.authority();
     if error.is_parse() {
         let text = format!("{server} answered with something that is not HTTP; does it want https://?");

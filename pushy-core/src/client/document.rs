@@ -29,6 +29,7 @@ impl Client {
             query: String::new(),
             body: Vec::new(),
             accept: "application/json",
+            last_event_id: None,
         };
         let answer = self.perform(&request).await.map_err(|failure| failure.error)?;
         let version = answer.headers.get("X-Ops-Server-API-Version");

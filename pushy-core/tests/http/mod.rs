@@ -7,6 +7,7 @@ use openssl::ssl::{Ssl, SslContext, SslMethod};
 use openssl::x509::X509;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// A request as it came in.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub(crate) enum Reply {
     Close,
     /// Say nothing and keep the connection.
     Silence,
+    /// Send these bytes, head included, as they come; close when their sender is gone.
+    Bytes(UnboundedReceiver<Vec<u8>>),
 }
 
 impl Reply {
@@ -125,6 +128,14 @@ where
                 }
             }
             Reply::Close => return,
+            Reply::Bytes(mut pieces) => {
+                while let Some(bytes) = pieces.recv().await {
+                    if stream.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+                return;
+            }
             Reply::Silence => std::future::pending::<()>().await,
         }
     }

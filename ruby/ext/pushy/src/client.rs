@@ -182,6 +182,7 @@ impl Client {
         let options = WatchOptions {
             poll_interval: Millis(convert::millis(ruby, "poll_interval", poll_interval)?),
             patience: Millis(convert::millis(ruby, "patience", patience)?),
+            ..WatchOptions::default()
         };
         let mut wait = this.0.wait(id, options).map_err(|e| error::raise(ruby, &e))?;
         let tell = |kind: &str, text: Option<String>| -> Result<(), magnus::Error> {
@@ -198,7 +199,7 @@ impl Client {
                 })
             })?;
             match progress {
-                Progress::Dot => tell("dot", None)?,
+                Progress::Tally(_) => {}
                 Progress::Line(line) => tell("line", Some(line))?,
                 Progress::Notice(text) => tell("notice", Some(text))?,
                 Progress::GivenUp(error) => return Err(error::raise(ruby, &error)),
