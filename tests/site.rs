@@ -98,6 +98,14 @@ impl Site {
     /// # Panics
     /// When either fails.
     pub fn start_agent(&mut self, name: &str, whitelist: &[(&str, String)]) {
+        self.start_agent_with(name, whitelist, "");
+    }
+
+    /// The same with more lines for the agent's configuration.
+    ///
+    /// # Panics
+    /// When either fails.
+    pub fn start_agent_with(&mut self, name: &str, whitelist: &[(&str, String)], settings: &str) {
         let home = self.path("server");
         run(Command::new(bin_dir().join("pushy-server")).arg("-d").arg(&home).args(["node", "add", name]));
         let entries: String =
@@ -105,7 +113,7 @@ impl Site {
         let config = self.path(&format!("{name}.rb"));
         let text = format!(
             "chef_server_url 'http://{}/organizations/acme'\nnode_name '{name}'\nclient_key '{}'\n\
-             file_dir '{}'\nstate_dir '{}'\nwhitelist({{\n{entries}}})\n",
+             file_dir '{}'\nstate_dir '{}'\nwhitelist({{\n{entries}}})\n{settings}\n",
             self.host,
             home.join(format!("nodes/{name}/client.pem")).display(),
             self.path(&format!("{name}.files")).display(),
@@ -116,6 +124,11 @@ impl Site {
         command.arg("-c").arg(&config);
         let log = self.path(&format!("{name}.log"));
         self.agents.push(Process::start(name, &log, &mut command).expect("the agent starts"));
+    }
+
+    /// The agents, in the order they were started.
+    pub fn agents(&mut self) -> &mut [Process] {
+        &mut self.agents
     }
 }
 

@@ -205,6 +205,7 @@ fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Confi
         allowed_overwritable_env_vars: settings.texts("allowed_overwritable_env_vars")?,
         environment_passthrough: settings.texts("environment_passthrough")?.unwrap_or_default(),
         grace,
+        cgroup: settings.flag("job_cgroup")?.unwrap_or(true),
         capture_limit: max_body_size,
     };
     let auth_version = match settings.number_text("authentication_protocol_version")? {

@@ -13,14 +13,26 @@ use tokio::sync::mpsc;
 
 use crate::driver::Event;
 
+#[cfg(target_os = "linux")]
+mod cgroup;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 mod environment;
 mod job_file;
+#[cfg(target_os = "linux")]
+mod keeper;
 #[cfg(test)]
 mod tests;
 mod timer;
+#[cfg(target_os = "linux")]
+mod tree;
 mod unix;
 
+#[cfg(not(target_os = "linux"))]
+use elsewhere::{Nursery, Tree};
 use unix as os;
+#[cfg(target_os = "linux")]
+use {keeper::Nursery, tree::Tree};
 
 pub use environment::{BLOCKED_NAMES, DEFAULT_PATH};
 pub(crate) use os::trim_memory;
@@ -40,6 +52,8 @@ pub struct Policy {
     pub environment_passthrough: Vec<String>,
     /// Between TERM and KILL.
     pub grace: Duration,
+    /// Whether a job gets a cgroup of its own where the agent may make one.
+    pub cgroup: bool,
     /// How much of each output channel is kept while the job runs, in bytes.
     pub capture_limit: usize,
 }
@@ -83,7 +97,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Ends the process group: TERM, grace, KILL. The end is reported like any other.
+    /// Ends everything that the job has started: TERM, grace, KILL. The end is reported like any other.
     pub(crate) fn kill(&self) {
         // Full: the end is under way already. Closed: the process has ended.
         let _ = self.kill.try_send(());
@@ -131,6 +145,8 @@ pub(crate) fn spawn(
         dir: spec.dir(),
         user: &user,
         capture: options.capture,
+        job,
+        cgroup: policy.cgroup,
     })?;
     let (kill, killed) = mpsc::channel(1);
     let limit = if options.capture { policy.capture_limit } else { 0 };

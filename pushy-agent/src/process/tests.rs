@@ -56,6 +56,7 @@ impl Bench {
             allowed_overwritable_env_vars: None,
             environment_passthrough: Vec::new(),
             grace: Duration::from_millis(300),
+            cgroup: true,
             capture_limit: 2_000,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

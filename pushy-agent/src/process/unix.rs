@@ -1,4 +1,4 @@
-//! Users, locks, process groups and their ends on Unix.
+//! Users, locks, processes and their ends on Unix.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Gid, Pid, Uid, User, geteuid, getgrouplist};
 use pushy_core::ids::JobId;
@@ -25,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::job_file::JobFile;
+use super::{Nursery, Tree};
 use crate::driver::Event;
 
 /// Whom a job runs as.
@@ -165,12 +165,16 @@ pub(super) struct Start<'a> {
     pub(super) dir: Option<&'a str>,
     pub(super) user: &'a JobUser,
     pub(super) capture: bool,
+    pub(super) job: &'a JobId,
+    /// Whether the job gets a cgroup where the agent may make one.
+    pub(super) cgroup: bool,
 }
 
 /// A started process: leader of its own session and process group.
 #[derive(Debug)]
 pub(super) struct Started {
     child: Child,
+    tree: Tree,
     signals: SignalStream,
 }
 
@@ -194,6 +198,8 @@ pub(super) fn start(start: &Start<'_>) -> Result<Started, String> {
     let (uid, gid) = (start.user.uid.as_raw(), start.user.gid.as_raw());
     let dir =
         start.dir.map(CString::new).transpose().map_err(|_| "the directory contains a NUL".to_owned())?;
+    let nursery = Nursery::new(start.job, start.cgroup).map_err(text)?;
+    let split = nursery.split();
     // SAFETY: the closure runs between fork and exec. It only makes system calls that are safe there (no allocation, no
     // lock), on memory that was allocated before the fork; io::Error::last_os_error does not allocate either.
     unsafe {
@@ -201,6 +207,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<Started, String> {
             let check = |result: libc::c_int| {
                 if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
             };
+            split.run()?;
             check(libc::setsid())?;
             if let Some(groups) = &groups {
                 check(libc::setgroups(groups.len() as _, groups.as_ptr()))?;
@@ -218,7 +225,9 @@ pub(super) fn start(start: &Start<'_>) -> Result<Started, String> {
         let what = if error.kind() == io::ErrorKind::NotFound { "no such program" } else { "cannot run" };
         format!("{what}: {program:?}: {error}")
     })?;
-    Ok(Started { child, signals })
+    // A child has a pid within i32; one out of range is never signalled.
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    Ok(Started { child, tree: nursery.born(pid), signals })
 }
 
 /// What [`watch`] needs.
@@ -235,21 +244,19 @@ pub(super) struct Watch {
 
 /// Reads a process's output, ends it when asked and reports its end.
 pub(super) async fn watch(watch: Watch) {
-    let Watch { child: Started { mut child, mut signals }, job, file, limit, grace, mut killed, events } =
-        watch;
-    // A child has a pid within i32; one out of range is never signalled.
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    let Watch { child: started, job, file, limit, grace, mut killed, events } = watch;
+    let Started { mut child, tree, mut signals } = started;
     let mut stdout = Channel::new(child.stdout.take().map(OwnedFd::from), limit);
     let mut stderr = Channel::new(child.stderr.take().map(OwnedFd::from), limit);
     let mut asked = false;
-    while !has_ended(pid) {
+    while !has_ended(tree.child()) {
         tokio::select! {
             _ = signals.recv() => {}
             () = stdout.read(), if stdout.is_open() => {}
             () = stderr.read(), if stderr.is_open() => {}
             Some(()) = killed.recv(), if !asked => {
                 asked = true;
-                end_group(pid, grace, &mut signals, &mut [&mut stdout, &mut stderr]).await;
+                end(&tree, &job, grace, &mut signals, &mut [&mut stdout, &mut stderr]).await;
             }
         }
     }
@@ -257,7 +264,7 @@ pub(super) async fn watch(watch: Watch) {
     // What the process wrote before its end is in the pipes now; what others write later is not the job's.
     stdout.drain();
     stderr.drain();
-    drop(file);
+    drop((file, tree));
     let exit = status.map_or(Exit::Status(255), exit_of);
     let input = Input::Exited { job, exit, stdout: stdout.finish(), stderr: stderr.finish() };
     // Without a receiver the agent is gone.
@@ -271,21 +278,37 @@ fn exit_of(status: ExitStatus) -> Exit {
     }
 }
 
-/// Whether the leader has ended. It is left unreaped: until it is reaped its number, which is the group's too,
-/// cannot be given to anybody else (decision 51).
+/// Whether a child has ended. It is left unreaped: until then its number cannot be given to anybody else (decision 51).
 fn has_ended(pid: Pid) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     !matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
 }
 
-/// TERM to the group, time to end, KILL to what is left (D-46). Returns with nothing of the group alive, except what
-/// the kernel cannot end.
-async fn end_group(pid: Pid, grace: Duration, signals: &mut SignalStream, channels: &mut [&mut Channel; 2]) {
-    // ESRCH: nothing is left, which is what is wanted.
-    let _ = killpg(pid, Signal::SIGTERM);
+/// What is killed ends within this, or is stuck in the kernel.
+const LAST: Duration = Duration::from_secs(5);
+
+/// TERM to everything that the job has started, time to end, KILL to what is left (D-46), also to what has left its
+/// session and group. Returns with nothing of it alive, except what the kernel or another user's rights protect.
+async fn end(
+    tree: &Tree,
+    job: &JobId,
+    grace: Duration,
+    signals: &mut SignalStream,
+    channels: &mut [&mut Channel; 2],
+) {
+    tree.hold();
+    let held = Instant::now() + LAST;
+    while !tree.is_held() && Instant::now() < held {
+        sleep_until(Instant::now() + Duration::from_millis(1)).await;
+    }
+    if has_ended(tree.child()) {
+        // It came to its own end first: what it leaves behind stays.
+        return;
+    }
+    tree.terminate();
     let deadline = Instant::now() + grace;
     let mut pause = Duration::from_millis(10);
-    while Instant::now() < deadline && group_lives(pid) {
+    while Instant::now() < deadline && tree.lives() {
         let wake = (Instant::now() + pause).min(deadline);
         pause = (pause * 2).min(Duration::from_millis(200));
         let [out, err] = channels;
@@ -297,31 +320,19 @@ async fn end_group(pid: Pid, grace: Duration, signals: &mut SignalStream, channe
             () = err.read(), if err.is_open() => {}
         }
     }
-    let _ = killpg(pid, Signal::SIGKILL);
-}
-
-/// Whether a process of the group is alive, the unreaped leader not counted.
-#[cfg(target_os = "linux")]
-fn group_lives(group: Pid) -> bool {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
-    processes.flatten().any(|entry| {
-        let is_process = entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
-        if !is_process {
-            return false;
-        }
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { return false };
-        // The name in parentheses may hold anything: count from its end. State, parent, group follow.
-        let Some((_, rest)) = stat.rsplit_once(')') else { return false };
-        let mut fields = rest.split_ascii_whitespace();
-        let (state, member) = (fields.next(), fields.nth(1));
-        !matches!(state, Some("Z" | "X")) && member.and_then(|g| g.parse().ok()) == Some(group.as_raw())
-    })
-}
-
-/// Elsewhere nobody tells: the whole grace is waited for.
-#[cfg(not(target_os = "linux"))]
-fn group_lives(_group: Pid) -> bool {
-    true
+    let deadline = Instant::now() + LAST;
+    let mut left = tree.kill();
+    let mut seen_none = left.is_empty();
+    // Twice: a process may hide from one look by changing its number just then.
+    while !(left.is_empty() && seen_none) && Instant::now() < deadline {
+        seen_none = left.is_empty();
+        sleep_until(Instant::now() + Duration::from_millis(2)).await;
+        left = tree.kill();
+    }
+    if !left.is_empty() {
+        tracing::error!(job = %job, "these processes of the job cannot be ended: {left:?}");
+    }
+    tree.release();
 }
 
 /// One output channel of a process.
