@@ -17,9 +17,12 @@ Exit status:
    20  complete, some node did not succeed
    21  too few nodes were ready (quorum_failed)
    22  timed out
-   23  aborted
-   24  crashed
-  100  HTTP, signature or connection";
+   23  aborted: cancelled
+   24  crashed: given up by the server
+  100  HTTP, signature or connection
+
+-F json and -F yaml print one document on standard output, whatever happens; of a failure it is
+{\"error\": {\"message\": TEXT, \"exit_status\": N}}.";
 
 /// Start commands on many nodes at once and see what becomes of them
 #[derive(Debug, Parser)]
@@ -97,6 +100,10 @@ pub(crate) enum JobVerb {
     List(List),
     /// Show one job and what became of it on each node
     Status(Status),
+    /// Wait until a job has ended, whoever started it, and end as `job start` does
+    Watch(Watch),
+    /// Cancel a job, or end it on some of its nodes
+    Cancel(Cancel),
     /// Print what a job's command wrote, exactly; only of jobs started with --capture
     Output(Output),
 }
@@ -116,6 +123,7 @@ Examples:
   pushy job start chef-client web-01 web-02
   pushy job start -q 90% --timeout 600 --capture 'restart nginx' @web-nodes.txt
   pushy job start -s 'role:web AND chef_environment:prod' chef-client
+  pushy job start chef-client --from-job 6e0b432e369904e76de6e95bac99c9e6 --where failed,timed_out
   pushy -F json job start chef-client web-01 | jq .nodes
 
 Every option can be preset in the configuration: knife[:quorum] = '90%',
@@ -132,6 +140,13 @@ pub(crate) struct Start {
     /// Nodes to run it on, by a query of the Chef server's search
     #[arg(short, long, value_name = "QUERY")]
     pub(crate) search: Option<String>,
+    /// Nodes to run it on: those of an earlier job on which it did not succeed, or those of --where
+    #[arg(long, value_name = "ID", conflicts_with_all = ["search", "nodes"])]
+    pub(crate) from_job: Option<String>,
+    /// Which nodes of --from-job, by status: failed,timed_out,unavailable [default: all that ended without success, which
+    /// are failed, aborted, unavailable, nacked, was_ready, crashed and timed_out]
+    #[arg(long = "where", value_name = "STATUSES")]
+    pub(crate) statuses: Option<String>,
     /// How many nodes must be ready for the job to run: a number or a percentage [default: 100%]
     #[arg(short, long, value_name = "QUORUM")]
     pub(crate) quorum: Option<String>,
@@ -156,12 +171,41 @@ pub(crate) struct Start {
     /// Do not wait: print the id and end
     #[arg(short = 'b', long)]
     pub(crate) nowait: bool,
-    /// Longest pause between two looks at the job [default: 1.0]
+    /// Longest pause between two looks at the job, on a server without event feeds [default: 1.0]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) poll_interval: Option<String>,
     /// Original exit status: 0 when complete and every node succeeded, refused or was unavailable, else 1
     #[arg(long)]
     pub(crate) lenient_exit: bool,
+    /// Do not ask at Ctrl-C: leave the job running and end with 2
+    #[arg(long)]
+    pub(crate) detach_on_interrupt: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Watch {
+    /// The job's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Longest pause between two looks at the job, on a server without event feeds [default: 1.0]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) poll_interval: Option<String>,
+    /// Original exit status: 0 when complete and every node succeeded, refused or was unavailable, else 1
+    #[arg(long)]
+    pub(crate) lenient_exit: bool,
+    /// Do not ask at Ctrl-C: leave the job running and end with 2
+    #[arg(long)]
+    pub(crate) detach_on_interrupt: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Cancel {
+    /// The job's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Only on these nodes; the job goes on without them. @FILE and - as in `job start`
+    #[arg(value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]

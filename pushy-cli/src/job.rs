@@ -1,9 +1,9 @@
 //! `pushy job start|list|status|output` (10.2, 10.4).
 
 use clap::CommandFactory as _;
-use pushy_core::api::{self, Channel, Quorum, Started};
-use pushy_core::client::{Client, Progress};
-use pushy_core::ids::JobId;
+use pushy_core::api::{self, Channel, Quorum, Statuses};
+use pushy_core::client::Client;
+use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{JobOptions, JobRequest};
 use pushy_core::time::Millis;
 use pushy_core::watch::{Exit, WatchOptions};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::args::{Args, Global, List, Output, Start, Status};
 use crate::config::{Config, plain};
 use crate::ui::Ui;
+use crate::watch::{self, Course};
 use crate::{Outcome, Stop, names, node};
 
 pub(crate) async fn start(global: &Global, args: &Start, ui: &Ui) -> Outcome {
@@ -41,20 +42,7 @@ pub(crate) async fn start(global: &Global, args: &Start, ui: &Ui) -> Outcome {
         capture: args.capture || config.knife_flag("capture"),
         parameters: None,
     };
-    let nodes = match given(&args.search, "search") {
-        Some(query) => {
-            if !args.nodes.is_empty() {
-                ui.warn("the named nodes are ignored because a search was given");
-            }
-            let found = node::search(&client, &query).await?;
-            if found.is_empty() {
-                ui.error(&format!("No nodes to run job on. The search {query:?} finds none."));
-                return Err(Stop::Exit(Exit::Usage));
-            }
-            api::node_names(found)?
-        }
-        None => api::node_names(names::expand(&args.nodes)?)?,
-    };
+    let nodes = nodes(&client, args, given(&args.search, "search"), ui).await?;
     let job = JobRequest {
         command: command.to_owned(),
         quorum: Some(quorum.of(nodes.len())),
@@ -81,55 +69,46 @@ pub(crate) async fn start(global: &Global, args: &Start, ui: &Ui) -> Outcome {
         }
         return Ok(Exit::Success);
     }
-    let options = WatchOptions { poll_interval, ..WatchOptions::default() };
-    let lenient = args.lenient_exit || config.knife_flag("lenient_exit");
-    wait(global, &client, &started, options, lenient, ui).await
+    let course = Course {
+        poll_interval,
+        lenient: args.lenient_exit || config.knife_flag("lenient_exit"),
+        detach: args.detach_on_interrupt || config.knife_flag("detach_on_interrupt"),
+        joined: false,
+    };
+    watch::wait(global, &client, &started.id, course, ui).await
 }
 
-async fn wait(
-    global: &Global,
+/// The nodes to run on: found, those of an earlier job, or named.
+async fn nodes(
     client: &Client,
-    started: &Started,
-    options: WatchOptions,
-    lenient: bool,
+    args: &Start,
+    search: Option<String>,
     ui: &Ui,
-) -> Outcome {
-    let mut wait = client.wait(started.id.clone(), options);
-    loop {
-        let progress = tokio::select! {
-            biased;
-            progress = wait.next() => progress,
-            _ = tokio::signal::ctrl_c() => {
-                ui.aside(&format!("Interrupted. {}", look(global, &started.id)));
-                return Ok(Exit::Interrupted);
-            }
-        };
-        match progress {
-            Progress::Tally(_) => {}
-            Progress::Line(line) => ui.line(&line),
-            Progress::Notice(text) => ui.warn(&text),
-            Progress::Finished(job) => {
-                ui.document(job.document());
-                return Ok(Exit::of_job(&job, lenient));
-            }
-            Progress::GivenUp(error) => {
-                ui.error(error.message());
-                ui.aside(&look(global, &started.id));
-                return Ok(Exit::of_error(&error));
-            }
-        }
+) -> std::result::Result<Vec<NodeName>, Stop> {
+    if let Some(id) = &args.from_job {
+        let statuses = args.statuses.as_deref().map(Statuses::parse).transpose();
+        let statuses = statuses.map_err(|e| e.context("--where"))?.unwrap_or_default();
+        let id = job_id(id).map_err(|e| e.context("--from-job"))?;
+        return Ok(client.nodes_of_job(&id, &statuses).await?);
     }
-}
-
-/// How to find the job again.
-fn look(global: &Global, id: &JobId) -> String {
-    let mut command = format!("pushy job status {id}");
-    for (option, value) in [("-c", &global.config), ("--profile", &global.profile)] {
-        if let Some(value) = value {
-            command.push_str(&format!(" {option} {value}"));
-        }
+    if args.statuses.is_some() {
+        return Err(bad(
+            "--where chooses among the nodes of an earlier job: give --from-job ID too".to_owned()
+        )
+        .into());
     }
-    format!("The job goes on; look at it with: {command}")
+    let Some(query) = search else {
+        return Ok(api::node_names(names::expand(&args.nodes)?)?);
+    };
+    if !args.nodes.is_empty() {
+        ui.warn("the named nodes are ignored because a search was given");
+    }
+    let found = node::search(client, &query).await?;
+    if found.is_empty() {
+        ui.error(&format!("No nodes to run job on. The search {query:?} finds none."));
+        return Err(Stop::Exit(Exit::Usage));
+    }
+    Ok(api::node_names(found)?)
 }
 
 pub(crate) async fn list(global: &Global, args: &List, ui: &Ui) -> Outcome {
@@ -146,7 +125,7 @@ pub(crate) async fn status(global: &Global, args: &Status, ui: &Ui) -> Outcome {
     let config = Config::load(global)?;
     ui.configure(&config)?;
     let job = config.client()?.job(&job_id(&args.id)?).await?;
-    ui.document(job.document());
+    ui.job(job.document());
     Ok(Exit::Success)
 }
 
@@ -193,11 +172,11 @@ pub(crate) async fn output(global: &Global, args: &Output, ui: &Ui) -> Outcome {
     Ok(exit)
 }
 
-fn job_id(text: &str) -> Result<JobId> {
+pub(crate) fn job_id(text: &str) -> Result<JobId> {
     JobId::new(text.trim()).map_err(|e| e.context(format!("{text:?}")))
 }
 
-fn poll_interval(text: Option<&str>) -> Result<Millis> {
+pub(crate) fn poll_interval(text: Option<&str>) -> Result<Millis> {
     let Some(text) = text else {
         return Ok(WatchOptions::default().poll_interval);
     };

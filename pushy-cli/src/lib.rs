@@ -5,17 +5,21 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod cancel;
 mod config;
 mod job;
 mod names;
 mod node;
 mod search;
 mod ui;
+mod watch;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
+use pushy_core::present::{Format, render};
 use pushy_core::watch::Exit;
 use pushy_core::{Error, ErrorCode};
 
@@ -40,11 +44,18 @@ type Outcome = Result<Exit, Stop>;
 
 /// Runs the program with these arguments, the first being its name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let given: Vec<OsString> = args.into_iter().collect();
+    let args = match Args::try_parse_from(&given) {
         Ok(args) => args,
         Err(error) => {
             // Help and version are answers; everything else is usage. Nothing is left to do if the reader is gone.
             let _ = error.print();
+            if let (true, Some(format)) = (error.use_stderr(), document_format(&given)) {
+                let text = error.to_string();
+                let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                let _ = std::io::stdout()
+                    .write_all(render(&ui::failure(None, text, Exit::Usage), format, false).as_bytes());
+            }
             return ExitCode::from(if error.use_stderr() {
                 Exit::Usage.code()
             } else {
@@ -60,6 +71,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Exit::of_error(&error)
         }
     };
+    ui.close(exit);
     ExitCode::from(exit.code())
 }
 
@@ -76,13 +88,35 @@ fn dispatch(args: &Args, ui: &Ui) -> Outcome {
         tokio::select! {
             biased;
             outcome = carry_out(args, ui) => outcome,
-            // A wait for a job sees Ctrl-C first and says more.
-            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+            // A wait for a job looks after Ctrl-C itself.
+            () = interrupted(ui) => Ok(Exit::Interrupted),
         }
     });
     // Does not wait for a name look-up that nobody needs any more.
     runtime.shutdown_background();
     outcome
+}
+
+/// Ctrl-C that no verb takes.
+async fn interrupted(ui: &Ui) {
+    loop {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if !ui.is_interruptible() {
+            return;
+        }
+    }
+}
+
+/// The format asked for, of arguments that could not be read: programs get a document all the same.
+fn document_format(args: &[OsString]) -> Option<Format> {
+    let texts: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+    let named = texts.iter().enumerate().find_map(|(at, arg)| match *arg {
+        "-F" | "--format" => texts.get(at + 1).copied(),
+        arg => arg.strip_prefix("--format=").or_else(|| arg.strip_prefix("-F")),
+    });
+    Format::parse(named?).ok().filter(|format| format.is_document())
 }
 
 async fn carry_out(args: &Args, ui: &Ui) -> Outcome {
@@ -91,6 +125,8 @@ async fn carry_out(args: &Args, ui: &Ui) -> Outcome {
         Verb::Job { verb: JobVerb::Start(start) } => job::start(global, start, ui).await,
         Verb::Job { verb: JobVerb::List(list) } => job::list(global, list, ui).await,
         Verb::Job { verb: JobVerb::Status(status) } => job::status(global, status, ui).await,
+        Verb::Job { verb: JobVerb::Watch(watch) } => watch::watch(global, watch, ui).await,
+        Verb::Job { verb: JobVerb::Cancel(cancel) } => cancel::cancel(global, cancel, ui).await,
         Verb::Job { verb: JobVerb::Output(output) } => job::output(global, output, ui).await,
         Verb::Node { verb: NodeVerb::Status(status) } => node::status(global, status, ui).await,
         Verb::Node { verb: NodeVerb::List } => search::list(global, ui).await,

@@ -1,5 +1,6 @@
 //! The program against a server of the test's own: standard output letter for letter, exit codes, messages (10.2–10.4).
 
+mod jobs;
 mod lab;
 
 use std::sync::Mutex;
@@ -125,7 +126,8 @@ fn documents_stand_alone_on_standard_output() {
         run.out,
         format!(
             "---\nnodes:\n  succeeded:\n  - a\nid: {ID}\ncommand: tomcat6_restart\nstatus: complete\nrun_timeout: 3600\n\
-             created_at: Fri, 06 Dec 2013 21:05:32 GMT\nupdated_at: Fri, 06 Dec 2013 21:05:40 GMT\n"
+             created_at: Fri, 06 Dec 2013 21:05:32 GMT\nupdated_at: Fri, 06 Dec 2013 21:05:40 GMT\n\
+             counts:\n  succeeded: 1\n"
         )
     );
     let run = lab.run(&["job", "start", "-b", "x", "a", "-F", "json"]);
@@ -244,6 +246,26 @@ fn what_is_wrong_starts_nothing() {
     check(&["job", "start", "x", "a", "--no-such"], "error: unexpected argument '--no-such'");
     check(&["-F", "j", "job", "list"], "error: invalid value 'j'");
     check(&["job", "pause", ID], "error: unrecognized subcommand 'pause'");
+    check(&["job", "watch", "x"], "ERROR: \"x\": invalid job id");
+    check(&["job", "cancel", "x"], "ERROR: \"x\": invalid job id");
+    check(&["job", "cancel", ID, "a\u{7}"], "ERROR: \"a\\u{7}\": invalid node name");
+    check(&["job", "start", "x", "--from-job", "x"], "ERROR: --from-job: \"x\": invalid job id");
+    check(
+        &["job", "start", "x", "--from-job", ID, "--where", "lost"],
+        "ERROR: --where: \"lost\" is no status of a node; there are new, ready, running, succeeded",
+    );
+    check(
+        &["job", "start", "x", "--from-job", ID, "a"],
+        "error: the argument '--from-job <ID>' cannot be used with",
+    );
+    check(
+        &["job", "start", "x", "--from-job", ID, "-s", "a:b"],
+        "error: the argument '--from-job <ID>' cannot",
+    );
+    check(
+        &["job", "start", "x", "a", "--where", "failed"],
+        "error: the following required arguments were not",
+    );
     assert_eq!(lab.received().len(), 0, "nothing was asked of the server");
 }
 
@@ -337,7 +359,10 @@ fn lists_and_statuses() {
     assert_eq!(lab.run(&["job", "list", "--limit", "1"]).out, new);
     let run = lab.run(&["job", "status", ID]);
     assert!(run.out.contains("nodes:\n  running: a\n") && run.code == Some(0), "{run:?}");
-    assert_eq!(lab.received().last().unwrap().line, format!("GET /organizations/acme/pushy/jobs/{ID}"));
+    assert_eq!(
+        lab.received().last().unwrap().line,
+        format!("GET /organizations/acme/pushy/jobs/{ID}?detail=1")
+    );
 
     let empty = Lab::new(|_| (200, "[]".to_owned()));
     assert_eq!(empty.run(&["job", "list"]), Ran { out: "\n".to_owned(), err: String::new(), code: Some(0) });
@@ -535,6 +560,9 @@ fn help_reads_like_a_manual_and_is_an_answer() {
         "-b, --nowait",
         "--poll-interval",
         "--lenient-exit",
+        "--from-job",
+        "--where",
+        "--detach-on-interrupt",
         "-F, --format",
         "-c, --config",
         "--profile",

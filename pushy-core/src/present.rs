@@ -1,8 +1,14 @@
 //! Documents for people and programs: knife's `summary` layout, JSON, YAML (10.3, chef-config 5.5).
 
+mod job;
+mod names;
+mod progress;
 mod yaml;
 
 use serde_json::Value;
+
+pub use job::{job_document, job_text};
+pub use progress::progress_line;
 
 use crate::error::{Error, ErrorCode, Result};
 
@@ -45,6 +51,15 @@ impl Format {
     pub fn is_document(self) -> bool {
         matches!(self, Format::Json | Format::Yaml)
     }
+}
+
+/// Where text goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Screen {
+    /// Columns of the terminal; `None`: no terminal, and nothing is shortened.
+    pub columns: Option<usize>,
+    /// Whether to paint.
+    pub colour: bool,
 }
 
 /// Writes a document. Ends with a line end. `colour` paints the keys of the text forms.

@@ -18,6 +18,9 @@ pub(crate) struct Received {
 /// Status and body of an answer.
 pub(crate) type Answer = (u16, String);
 
+/// The status of an answer that is an event feed.
+pub(crate) const FEED: u16 = 2000;
+
 type Handler = dyn Fn(&Received) -> Answer + Send + Sync;
 
 pub(crate) struct Lab {
@@ -144,8 +147,10 @@ fn serve(stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Received>>) {
         log.lock().unwrap().push(received.clone());
         let (status, body) =
             if signed { handler(&received) } else { (401, r#"{"error":["unsigned"]}"#.to_owned()) };
+        let (status, kind) =
+            if status == FEED { (200, "text/event-stream") } else { (status, "application/json") };
         let answer = format!(
-            "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         if writer.write_all(answer.as_bytes()).is_err() {
