@@ -4,8 +4,6 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
 use pushy_core::Result;
 use pushy_core::node_document::{NodeDocument, check_name, check_tag};
-use pushy_core::value::Value;
-use pushy_core::whitelist;
 use serde_json::Map;
 
 use crate::file::Settings;
@@ -24,9 +22,15 @@ const PLATFORMS: [(&str, &str); 5] = [
 
 /// The document, but for the address; `None` with `publish_node false`.
 ///
+/// `whitelist` is what others may see of it.
+///
 /// # Errors
 /// When `node_environment`, `node_roles` or `node_tags` cannot be used.
-pub(crate) fn document(settings: &Settings, fqdn: String) -> Result<Option<NodeDocument>> {
+pub(crate) fn document(
+    settings: &Settings,
+    fqdn: String,
+    whitelist: Map<String, serde_json::Value>,
+) -> Result<Option<NodeDocument>> {
     if !settings.flag("publish_node")?.unwrap_or(true) {
         return Ok(None);
     }
@@ -42,12 +46,6 @@ pub(crate) fn document(settings: &Settings, fqdn: String) -> Result<Option<NodeD
         let names = settings.texts(setting)?.unwrap_or_default();
         names.iter().try_for_each(|name| checked(setting, name, check))?;
         Ok(names)
-    };
-    let whitelist = match settings.get("whitelist") {
-        None | Some(Value::Nil) => {
-            [("chef-client".to_owned(), "chef-client".into())].into_iter().collect::<Map<_, _>>()
-        }
-        Some(value) => whitelist::published(value).map_err(|e| e.context(settings.name()))?,
     };
     let (platform, platform_version) = platform(&std::fs::read_to_string(OS_RELEASE).unwrap_or_default());
     Ok(Some(NodeDocument {

@@ -5,20 +5,21 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use pushy_core::auth::SigningKey;
 use pushy_core::client::{ProxySettings, TlsSettings};
 use pushy_core::ids::{NodeName, OrgName};
 use pushy_core::node::DEFAULT_MAX_BODY;
 use pushy_core::node_document::NodeDocument;
 use pushy_core::value::Value;
-use pushy_core::whitelist::{Matching, Whitelist};
+use pushy_core::whitelist::Whitelist;
 use pushy_core::{Error, ErrorCode, Result};
 
 use crate::about;
 use crate::file::Settings;
 use crate::log::{Level, Location, Log};
 use crate::process::Policy;
+use crate::whitelist;
 
 /// Looked for when `--config` is not given; the first that exists. `client.rb` belongs to chef-client and counts only
 /// with a whitelist.
@@ -30,10 +31,10 @@ const MIN_MAX_BODY: i64 = 1024;
 
 /// The Push Jobs node agent: runs whitelisted commands when a push server asks for them.
 #[derive(Debug, Clone, Default, Parser)]
-#[command(name = "push-jobs-client", disable_version_flag = true)]
+#[command(name = "push-jobs-client", disable_version_flag = true, disable_help_subcommand = true)]
 pub struct Args {
     /// The configuration file
-    #[arg(short, long, value_name = "CONFIG")]
+    #[arg(short, long, value_name = "CONFIG", global = true)]
     pub config: Option<PathBuf>,
     /// debug, info, warn, error or fatal
     #[arg(short, long = "log_level", value_name = "LEVEL")]
@@ -62,9 +63,46 @@ pub struct Args {
     /// Print the version
     #[arg(short = 'v', long)]
     pub version: bool,
-    /// `check`: read the configuration, say what is remarkable about it, and exit
-    #[arg(value_parser = ["check"])]
-    pub action: Option<String>,
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Action {
+    /// Read the configuration and say what is remarkable about it; with COMMAND, whether it may run and as what. Exits
+    /// with 0 when it may, 1 when not, 2 when the configuration cannot be used
+    Check(Check),
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Check {
+    /// The configuration file; left out when --config names it
+    #[arg(value_name = "CONFIG")]
+    pub file: Option<PathBuf>,
+    /// A command as a job would name it
+    pub command: Option<String>,
+    /// A parameter of the job
+    #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
+    pub parameters: Vec<String>,
+    /// The answer's format: text or json
+    #[arg(short = 'F', long, value_parser = ["text", "json"], default_value = "text")]
+    pub format: String,
+}
+
+impl Check {
+    /// The configuration file, if one is named, and the command that is asked about. With --config the only
+    /// argument is the command.
+    pub fn question(&self, args: &Args) -> (Option<PathBuf>, Option<String>) {
+        match (&args.config, &self.file, &self.command) {
+            (Some(config), Some(command), None) => {
+                (Some(config.clone()), Some(command.to_string_lossy().into_owned()))
+            }
+            (named, file, command) => (file.clone().or_else(|| named.clone()), command.clone()),
+        }
+    }
 }
 
 /// Everything an agent needs to know.
@@ -108,6 +146,37 @@ pub struct Config {
     pub log: Log,
     /// Remarkable things about the settings, for the log.
     pub notices: Vec<String>,
+    /// Where the whitelist was read.
+    pub(crate) sources: whitelist::Sources,
+    /// What the file said.
+    settings: Settings,
+}
+
+/// The whitelist alone, after a change of its files.
+#[derive(Debug)]
+pub(crate) struct WhitelistConfig {
+    pub(crate) read: whitelist::Read,
+    /// The lock that chef-client holds while it runs.
+    pub(crate) chef_lock: PathBuf,
+    /// Settings that are not about the whitelist and that have another value than the agent was started with.
+    pub(crate) changed: Vec<String>,
+    settings: Settings,
+}
+
+impl WhitelistConfig {
+    /// Reads it as [`Config::load`] would; needs neither key nor server.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(crate) fn load(args: &Args) -> Result<WhitelistConfig> {
+        WhitelistConfig::read(args.config.clone().or_else(default_file).as_deref())
+    }
+
+    fn read(file: Option<&Path>) -> Result<WhitelistConfig> {
+        let settings = file.map(Settings::read).transpose()?.unwrap_or_default();
+        let read = whitelist::read(&settings, file, config_dir(file))?;
+        Ok(WhitelistConfig { read, chef_lock: chef_lock(&settings)?, changed: Vec::new(), settings })
+    }
 }
 
 impl Config {
@@ -125,7 +194,25 @@ impl Config {
             Some(path) => Settings::read(path)?,
             None => Settings::default(),
         };
-        build(args, file, &settings)
+        build(args, file, settings)
+    }
+
+    /// Reads the whitelist again, from the same place, and compares the other settings.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(crate) fn reload_whitelist(&self) -> Result<WhitelistConfig> {
+        let mut read = WhitelistConfig::read(self.file.as_deref())?;
+        let (old, new) = (self.settings.values(), read.settings.values());
+        let names = old.iter().chain(new.iter()).map(|(key, _)| key);
+        let mut changed: Vec<String> = names
+            .filter(|key| !whitelist::SETTINGS.contains(key) && old.get(key) != new.get(key))
+            .map(str::to_owned)
+            .collect();
+        changed.sort();
+        changed.dedup();
+        read.changed = changed;
+        Ok(read)
     }
 
     /// Reads them again, from the same place.
@@ -134,6 +221,12 @@ impl Config {
     /// As [`Config::load`].
     pub fn reload(&self) -> Result<Config> {
         Config::load(self.args.clone())
+    }
+
+    /// Notes what a file that was read anew says: from now on that is what changes are compared with.
+    pub(crate) fn took_over(&mut self, later: Config) {
+        self.sources = later.sources;
+        self.settings = later.settings;
     }
 
     /// Logs what an operator should know about the settings.
@@ -154,7 +247,22 @@ fn default_file() -> Option<PathBuf> {
     has_whitelist.then_some(shared)
 }
 
-fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Config> {
+/// The folder that relative things of the configuration are beside.
+fn config_dir(file: Option<&Path>) -> &Path {
+    file.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(match file {
+        Some(_) => Path::new("."),
+        None => Path::new("/etc/chef"),
+    })
+}
+
+/// The lock that chef-client holds while it runs.
+fn chef_lock(settings: &Settings) -> Result<PathBuf> {
+    let cache = settings.path("file_cache_path")?.unwrap_or_else(|| PathBuf::from("/var/chef/cache"));
+    Ok(settings.path("lockfile")?.unwrap_or_else(|| cache.join("chef-client-running.pid")))
+}
+
+fn build(args: Args, file: Option<PathBuf>, read: Settings) -> Result<Config> {
+    let settings = &read;
     let mut notices = Vec::new();
     let host_name = host_name();
     let node_name =
@@ -165,11 +273,7 @@ fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Confi
     })?;
     let org = organization(&chef_server_url)
         .ok_or_else(|| settings.bad("chef_server_url", "must end in /organizations/ORG_NAME"))?;
-    let config_dir = file
-        .as_deref()
-        .and_then(Path::parent)
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("/etc/chef"));
+    let config_dir = config_dir(file.as_deref());
     let client_key_path = args
         .client_key
         .clone()
@@ -186,22 +290,22 @@ fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Confi
     };
     // In range: at least 1024, and either from an i32 or a size that a machine of ours can address.
     let max_body_size = usize::try_from(max_body_size).unwrap_or(DEFAULT_MAX_BODY);
-    let whitelist = whitelist(settings)?;
+    let whitelist::Read { whitelist, published, notices: remarkable, sources } =
+        whitelist::read(settings, file.as_deref(), config_dir)?;
     let (tls, proxy) = network(settings, config_dir)?;
-    let document = about::document(settings, full_name(&host_name))?;
-    notices.extend(whitelist.notices().iter().map(ToString::to_string));
+    let document = about::document(settings, full_name(&host_name), published)?;
+    notices.extend(remarkable);
     if args.allow_unencrypted || settings.flag("allow_unencrypted")?.unwrap_or(false) {
         notices.push("allow_unencrypted has no effect: servers that do not encrypt are refused".to_owned());
     }
     let grace = settings.seconds("kill_grace")?.unwrap_or(Duration::from_secs(3));
-    let cache = settings.path("file_cache_path")?.unwrap_or_else(|| PathBuf::from("/var/chef/cache"));
     let policy = Policy {
         file_dir: args
             .file_dir
             .clone()
             .or(settings.path("file_dir")?)
             .unwrap_or_else(|| state_dir.join("files")),
-        chef_lock: settings.path("lockfile")?.unwrap_or_else(|| cache.join("chef-client-running.pid")),
+        chef_lock: chef_lock(settings)?,
         allowed_overwritable_env_vars: settings.texts("allowed_overwritable_env_vars")?,
         environment_passthrough: settings.texts("environment_passthrough")?.unwrap_or_default(),
         grace,
@@ -233,6 +337,8 @@ fn build(args: Args, file: Option<PathBuf>, settings: &Settings) -> Result<Confi
         max_body_size,
         state_dir,
         notices,
+        sources,
+        settings: read,
     })
 }
 
@@ -257,17 +363,6 @@ fn read_key(path: &Path, settings: &Settings, notices: &mut Vec<String>) -> Resu
         ));
     }
     SigningKey::from_pem(pem).map_err(|error| error.context(format!("client_key {}", path.display())))
-}
-
-fn whitelist(settings: &Settings) -> Result<Whitelist> {
-    let matching = match settings.get("whitelist_match") {
-        None | Some(Value::Nil) => Matching::default(),
-        Some(value) => Matching::from_value(value).map_err(|error| error.context(settings.name()))?,
-    };
-    match settings.get("whitelist") {
-        None | Some(Value::Nil) => Ok(Whitelist::default()),
-        Some(value) => Whitelist::from_value(value, matching).map_err(|error| error.context(settings.name())),
-    }
 }
 
 /// Certificates and proxies mean what they mean to every Chef program.

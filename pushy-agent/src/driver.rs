@@ -13,10 +13,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::channel::Channels;
-use crate::config::Config;
+use crate::config::{Config, WhitelistConfig};
 use crate::fetch::Fetcher;
 use crate::process::{self, Policy, Prepared, Running, Timer};
 use crate::state::StateDir;
+use crate::watcher::Watcher;
+use crate::whitelist;
 
 /// What an operator can ask of a running agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub(crate) enum Event {
     Fetched(Result<Vec<u8>, String>),
     /// What came of telling the server what this node is.
     Published(Input),
+    /// Files of the whitelist may have changed.
+    FilesChanged,
     /// One of the connections has news: `Connected`, `Disconnected` or `Frames`.
     Channel(Input),
     /// The checks of a job are done.
@@ -52,7 +56,10 @@ pub(crate) struct Driver {
     config: Config,
     policy: Policy,
     /// Taken over when there is no job.
-    next: Option<(Policy, Option<NodeDocument>)>,
+    next: Option<Next>,
+    watcher: Option<Watcher>,
+    /// Why the whitelist could not be read, as last said.
+    trouble: Option<String>,
     state: StateDir,
     fetcher: Fetcher,
     channels: Channels,
@@ -61,6 +68,13 @@ pub(crate) struct Driver {
     events: mpsc::UnboundedSender<Event>,
     started: Instant,
     exit: Option<u8>,
+}
+
+/// What comes into force together with a new whitelist.
+struct Next {
+    /// `None`: as it is.
+    policy: Option<Policy>,
+    document: Option<NodeDocument>,
 }
 
 /// Where a driver's events come from.
@@ -102,6 +116,8 @@ impl Driver {
             node,
             policy: config.policy.clone(),
             next: None,
+            watcher: None,
+            trouble: None,
             config,
             state,
             fetcher,
@@ -122,6 +138,9 @@ impl Driver {
         Sources { mut events, mut frames }: Sources,
     ) -> u8 {
         self.carry_out();
+        let watcher = Watcher::start(self.events.clone());
+        watcher.watch(self.config.sources.folders.clone());
+        self.watcher = Some(watcher);
         let mut timer = Timer::new();
         let mut operated = true;
         while self.exit.is_none() {
@@ -155,6 +174,7 @@ impl Driver {
                 self.reload();
                 Input::Reconfigure
             }
+            Some(Event::FilesChanged) => return self.files_changed(),
             Some(Event::Fetched(Ok(body))) => Input::Config { body },
             Some(Event::Fetched(Err(why))) => Input::ConfigFailed { why },
             Some(Event::Channel(input) | Event::Published(input)) => input,
@@ -210,8 +230,10 @@ impl Driver {
                 self.state.pin(&pem);
             }
             Output::Reloaded => {
-                if let Some((policy, document)) = self.next.take() {
-                    self.policy = policy;
+                if let Some(Next { policy, document }) = self.next.take() {
+                    if let Some(policy) = policy {
+                        self.policy = policy;
+                    }
                     self.config.document = document;
                 }
                 tracing::info!("the new configuration is in force");
@@ -264,7 +286,7 @@ impl Driver {
     /// Reads the file again; what it says about the whitelist and about processes is taken over.
     fn reload(&mut self) {
         match self.config.reload() {
-            Ok(config) => {
+            Ok(mut config) => {
                 config.log_notices();
                 if config.node_name != self.config.node_name
                     || config.chef_server_url != self.config.chef_server_url
@@ -273,11 +295,71 @@ impl Driver {
                         "node_name and chef_server_url change only when the agent is started again"
                     );
                 }
-                self.next = Some((config.policy, config.document));
-                self.node.handle(now(self.started), Input::Reload(Box::new(config.whitelist)));
+                self.trouble = None;
+                let whitelist = Box::new(std::mem::take(&mut config.whitelist));
+                self.next =
+                    Some(Next { policy: Some(config.policy.clone()), document: config.document.clone() });
+                self.config.took_over(config);
+                self.watch_files();
+                self.node.handle(now(self.started), Input::Reload(whitelist));
                 self.carry_out();
             }
             Err(error) => tracing::error!("configuration not reloaded: {error}"),
+        }
+    }
+
+    /// Reads the whitelist again if its files say something else than before.
+    fn files_changed(&mut self) {
+        let read = match self.config.reload_whitelist() {
+            Ok(read) => read,
+            Err(error) => {
+                let text = error.to_string();
+                if self.trouble.as_ref() != Some(&text) {
+                    tracing::error!("the whitelist stays as it is: {text}");
+                }
+                return self.trouble = Some(text);
+            }
+        };
+        let WhitelistConfig {
+            read: whitelist::Read { whitelist, published, notices, sources }, changed, ..
+        } = read;
+        let same = sources.digest == self.config.sources.digest;
+        self.config.sources = sources;
+        self.watch_files();
+        if self.trouble.take().is_some() && same {
+            return tracing::info!("the files of the whitelist can be read again and say what they said");
+        }
+        if same {
+            return;
+        }
+        for notice in notices {
+            tracing::warn!("{notice}");
+        }
+        if !changed.is_empty() {
+            tracing::warn!(
+                "only the whitelist is read again; start the agent again for what has changed besides: {}",
+                changed.join(", ")
+            );
+        }
+        tracing::info!(
+            "the whitelist has changed: {} entries, {} drop-in files",
+            whitelist.len(),
+            self.config.sources.drop_ins
+        );
+        let next = self.next.take();
+        let (policy, document) = match next {
+            Some(next) => (next.policy, next.document),
+            None => (None, self.config.document.clone()),
+        };
+        let document = document.map(|document| NodeDocument { whitelist: published, ..document });
+        self.next = Some(Next { policy, document });
+        self.node.handle(now(self.started), Input::Reload(Box::new(whitelist)));
+        self.carry_out();
+    }
+
+    fn watch_files(&self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.watch(self.config.sources.folders.clone());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The configuration file's settings by name, with errors that name file and setting.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use pushy_core::{Error, ErrorCode, Result};
 pub(crate) struct Settings {
     name: String,
     values: ruby_config::Settings,
+    digest: u64,
 }
 
 impl Settings {
@@ -40,7 +42,14 @@ impl Settings {
         } else {
             ruby_config::read(&name, &source, &|name| std::env::var(name).ok())?
         };
-        Ok(Settings { name, values })
+        let mut digest = DefaultHasher::new();
+        source.hash(&mut digest);
+        Ok(Settings { name, values, digest: digest.finish() })
+    }
+
+    /// Changes with the file's bytes.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// The file, for messages.

@@ -9,6 +9,7 @@ compile_error!("the agent has no Windows side yet: process/windows.rs is missing
 
 mod about;
 pub mod channel;
+pub mod check;
 pub mod config;
 mod driver;
 mod fetch;
@@ -17,10 +18,12 @@ pub mod log;
 #[allow(unsafe_code)] // system calls between fork and exec, and two that have no safe wrapper
 pub mod process;
 mod state;
+mod watcher;
+mod whitelist;
 
 use tokio::sync::mpsc;
 
-pub use config::{Args, Config};
+pub use config::{Action, Args, Config};
 pub use driver::Control;
 
 /// Runs an agent until it is told to stop, by [`Control::Stop`] or by dropping the sender; gives the exit status.

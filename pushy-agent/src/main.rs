@@ -1,9 +1,11 @@
 //! The program `push-jobs-client`: arguments, signals, exit status (7.9, 7.10).
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
-use pushy_agent::{Args, Config, Control, run};
+use pushy_agent::config::Check;
+use pushy_agent::{Action, Args, Config, Control, check, run};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -20,6 +22,9 @@ fn main() -> ExitCode {
         println!("Push Client: {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
+    if let Some(Action::Check(question)) = args.action.clone() {
+        return check(args, &question);
+    }
     match start(args) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -29,21 +34,37 @@ fn main() -> ExitCode {
     }
 }
 
+/// `check`: a command, or the configuration as a whole.
+fn check(mut args: Args, question: &Check) -> ExitCode {
+    let (config, command) = question.question(&args);
+    args.config = config;
+    let answered = match command {
+        Some(command) => check::answer(&args, question, &command).map(|answer| {
+            // Nothing to do when it cannot be written.
+            let _ = std::io::stdout().write_all(answer.text.as_bytes());
+            answer.status
+        }),
+        None => Config::load(args).map(|config| {
+            println!(
+                "node {}, server {}, {} whitelist entries",
+                config.node_name,
+                config.chef_server_url,
+                config.whitelist.len()
+            );
+            for notice in &config.notices {
+                println!("{notice}");
+            }
+            check::ALLOWED
+        }),
+    };
+    ExitCode::from(answered.unwrap_or_else(|error| {
+        eprintln!("push-jobs-client: {error}");
+        check::BAD_CONFIG
+    }))
+}
+
 fn start(args: Args) -> Result<u8, Box<dyn std::error::Error>> {
-    let check = args.action.is_some();
     let config = Config::load(args)?;
-    if check {
-        println!(
-            "node {}, server {}, {} whitelist entries",
-            config.node_name,
-            config.chef_server_url,
-            config.whitelist.len()
-        );
-        for notice in &config.notices {
-            println!("{notice}");
-        }
-        return Ok(0);
-    }
     config.log.start()?;
     // One thread: an idle agent has nothing for a second one to do.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

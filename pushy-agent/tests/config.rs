@@ -249,3 +249,90 @@ fn errors_name_the_file_and_the_setting() {
     let error = Config::load(Args { config: Some("/no/such/file.rb".into()), ..Args::default() });
     assert!(error.map(|_| ()).expect_err("refused").message().contains("cannot read /no/such/file.rb"));
 }
+
+/// Files of the drop-in directory come after the configuration file, in the order of their names.
+#[test]
+fn drop_in_files_add_to_the_whitelist() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let folder = bench.path("push-jobs-client.d");
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("written");
+    let entries = |config: &Config, command: &str| {
+        config.whitelist.look_up(command).map(|allowed| match allowed.command {
+            pushy_core::whitelist::CommandLine::Shell(line) => line,
+            pushy_core::whitelist::CommandLine::Args(args) => args.join("|"),
+        })
+    };
+    let own = "whitelist({ 'a' => 'main', 'b' => 'main' })";
+    assert_eq!(entries(&bench.load(own, &[]).expect("read"), "a").as_deref(), Some("main"));
+    std::fs::create_dir(&folder).expect("made");
+    write("20-late.rb", "whitelist({ 'b' => 'late', 'c' => 'late' })");
+    write("10-early.rb", "whitelist({\n  'b' => 'early', 'd' => 'early' })");
+    write("30.toml", "[whitelist]\ne = 'toml'\n");
+    write(".hidden.rb", "nonsense!(");
+    write("40.rb~", "nonsense!(");
+    let config = bench.load(own, &[]).expect("read");
+    for (command, expected) in [
+        ("a", Some("main")),
+        ("b", Some("late")),
+        ("c", Some("late")),
+        ("d", Some("early")),
+        ("e", Some("toml")),
+    ] {
+        assert_eq!(entries(&config, command).as_deref(), expected, "{command}");
+    }
+    let shown = |name: &str| folder.join(name).display().to_string();
+    let main = bench.path("push-jobs-client.rb").display().to_string();
+    assert_eq!(
+        config.notices,
+        [
+            format!(
+                "whitelist entry \"b\": the one of {}:2 counts, not the one of {main}:4",
+                shown("10-early.rb")
+            ),
+            format!(
+                "whitelist entry \"b\": the one of {}:1 counts, not the one of {}:2",
+                shown("20-late.rb"),
+                shown("10-early.rb")
+            ),
+        ]
+    );
+    let document = config.document.expect("published");
+    assert_eq!(document.whitelist.get("b").and_then(|line| line.as_str()), Some("late"));
+
+    // Without one in the main file they add to the original's default.
+    let config = bench.load("", &[]).expect("read");
+    assert_eq!(entries(&config, "chef-client").as_deref(), Some("chef-client"));
+    assert_eq!(entries(&config, "c").as_deref(), Some("late"));
+    // Switched off, elsewhere, and elsewhere but not there.
+    assert_eq!(entries(&bench.load("whitelist_dir false", &[]).expect("read"), "c"), None);
+    std::fs::create_dir(bench.path("other")).expect("made");
+    std::fs::write(bench.path("other/x.rb"), "whitelist 'f' => 'other'").expect("written");
+    let config = bench.load("whitelist_dir 'other'", &[]).expect("read");
+    assert_eq!(entries(&config, "f").as_deref(), Some("other"));
+    let config = bench.load("whitelist_dir 'missing'", &[]).expect("read");
+    assert!(
+        config.notices.iter().any(|notice| notice.contains("missing is not there")),
+        "{:?}",
+        config.notices
+    );
+
+    let check = |text: &str, expected: &str| {
+        write("50-bad.rb", text);
+        let error = bench.load(own, &[]).map(|_| ()).expect_err(expected);
+        assert!(error.contains(&shown("50-bad.rb")) && error.contains(expected), "{error}");
+    };
+    check("whitelist({\n  'x' => 1,\n})", ":2: whitelist entry \"x\": the value is a number");
+    check("whitelist({\n'x' => }", "50-bad.rb:2:");
+    check("node_name 'x'", "node_name has no meaning in a file of the whitelist's directory");
+    check("whitelist 7", "whitelist is a number");
+    write("50-bad.rb", "whitelist 'x' => 'y'");
+    for (path, mode) in [(folder.join("50-bad.rb"), 0o646), (folder.clone(), 0o777)] {
+        let before = std::fs::metadata(&path).expect("there").permissions();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("changed");
+        let error = bench.load(own, &[]).map(|_| ()).expect_err("open to others");
+        assert!(error.contains(&path.display().to_string()) && error.contains("chmod o-w"), "{error}");
+        std::fs::set_permissions(&path, before).expect("changed");
+    }
+    bench.load(own, &[]).expect("closed again");
+}

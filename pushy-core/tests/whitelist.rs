@@ -144,7 +144,7 @@ fn a_runaway_pattern_refuses_and_says_so() {
         .build()
         .expect("usable");
     let command = format!("{}!", "a".repeat(60));
-    assert_eq!(whitelist.decide(&command), Verdict::GaveUp { entry: r"/^(?:(?!x)a|aa)+$/".into() });
+    assert_eq!(whitelist.decide(&command, &[]), Verdict::GaveUp { entry: r"/^(?:(?!x)a|aa)+$/".into() });
     assert_eq!(whitelist.look_up(&command), None);
 }
 
@@ -249,7 +249,7 @@ proptest! {
         for matching in [Matching::Whole, Matching::Anywhere] {
             let key = Key::Pattern(Regexp::new(source.clone(), &options).expect("known options"));
             if let Ok(whitelist) = Whitelist::builder().matching(matching).entry(key, line.as_str()).build() {
-                let _ = whitelist.decide(&command);
+                let _ = whitelist.decide(&command, &[]);
             }
         }
     }

@@ -18,6 +18,7 @@ mod cgroup;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 mod environment;
+mod inotify;
 mod job_file;
 #[cfg(target_os = "linux")]
 mod keeper;
@@ -35,6 +36,7 @@ use unix as os;
 use {keeper::Nursery, tree::Tree};
 
 pub use environment::{BLOCKED_NAMES, DEFAULT_PATH};
+pub(crate) use inotify::Watches;
 pub(crate) use os::trim_memory;
 pub(crate) use timer::Timer;
 
@@ -173,7 +175,7 @@ const SHELL_WORDS: [&str; 30] = [
 ];
 
 /// The argument vector of a command line (7.4): without shell characters its words, else `/bin/sh -c`.
-fn arguments(line: &CommandLine) -> Result<Vec<String>, String> {
+pub(crate) fn arguments(line: &CommandLine) -> Result<Vec<String>, String> {
     let argv = match line {
         CommandLine::Args(argv) => argv.clone(),
         CommandLine::Shell(text) => {

@@ -28,9 +28,18 @@ const MAX_SIGNS: usize = 1_000;
 const STACK: usize = 64 * 1024 * 1024;
 
 /// What a configuration file says, in the order written; a key set twice has its last value.
-#[derive(Clone, PartialEq, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     pairs: Vec<(String, Value)>,
+    /// Where the pairs of a setting's hash are written: setting, key, byte until the file is read, then line.
+    places: Vec<(String, Value, usize)>,
+}
+
+/// Where things are written does not count.
+impl PartialEq for Settings {
+    fn eq(&self, other: &Settings) -> bool {
+        self.pairs == other.pairs
+    }
 }
 
 /// Names alone: values may be keys and passwords.
@@ -46,6 +55,11 @@ impl Settings {
         self.pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value)
     }
 
+    /// The line, counted from 1, on which a hash given to `setting` has this key; `None` if it was not written there.
+    pub fn line_of(&self, setting: &str, key: &Value) -> Option<usize> {
+        self.places.iter().find(|(s, k, _)| s == setting && k == key).map(|(_, _, line)| *line)
+    }
+
     /// Every setting.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.pairs.iter().map(|(key, value)| (key.as_str(), value))
@@ -53,6 +67,7 @@ impl Settings {
 
     /// Sets a value, in place if the key is there.
     pub fn set(&mut self, key: &str, value: Value) {
+        self.places.retain(|(setting, _, _)| setting != key);
         match self.pairs.iter_mut().find(|(k, _)| k == key) {
             Some(pair) => pair.1 = value,
             None => self.pairs.push((key.to_owned(), value)),
@@ -77,6 +92,24 @@ impl Settings {
                 Some(pair) => pair.1 = value,
                 None => pairs.push((member, value)),
             }
+        }
+    }
+
+    /// The same as [`Settings::set`] for a hash whose keys begin at these bytes.
+    fn set_placed(&mut self, key: &str, value: Value, places: Vec<(Value, usize)>) {
+        self.set(key, value);
+        self.places.extend(places.into_iter().map(|(member, at)| (key.to_owned(), member, at)));
+    }
+
+    /// Turns bytes into lines.
+    fn number_lines(&mut self, source: &[u8]) {
+        self.places.sort_by_key(|(_, _, at)| *at);
+        let (mut line, mut counted) = (1, 0);
+        for (_, _, at) in &mut self.places {
+            let end = (*at).clamp(counted, source.len());
+            line += source[counted..end].iter().filter(|byte| **byte == b'\n').count();
+            counted = end;
+            *at = line;
         }
     }
 
@@ -131,7 +164,11 @@ pub fn read(file: &str, source: &[u8], environment: &dyn Fn(&str) -> Option<Stri
             }),
             None => walk::Walk::new(file, environment).program(&parsed.node(), text, parsed.magic_comments()),
         };
-        refused.map_err(|refused| {
+        let settings = refused.map(|mut settings| {
+            settings.number_lines(source);
+            settings
+        });
+        settings.map_err(|refused| {
             let place = place(source, refused.at);
             invalid(format!("{file}:{place}: {}", refused.message.replace('\n', " ")))
         })

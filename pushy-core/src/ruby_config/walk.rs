@@ -61,12 +61,21 @@ pub(super) struct Walk<'e> {
     environment: &'e dyn Fn(&str) -> Option<String>,
     settings: Settings,
     variables: HashMap<String, Value>,
+    /// Keys of the outermost hash of the value that is being read, and where they begin.
+    keys: Vec<(Value, usize)>,
     built: usize,
 }
 
 impl<'e> Walk<'e> {
     pub(super) fn new(file: &'e str, environment: &'e dyn Fn(&str) -> Option<String>) -> Walk<'e> {
-        Walk { file, environment, settings: Settings::default(), variables: HashMap::new(), built: 0 }
+        Walk {
+            file,
+            environment,
+            settings: Settings::default(),
+            variables: HashMap::new(),
+            keys: Vec::new(),
+            built: 0,
+        }
     }
 
     /// Every statement of the file, in order.
@@ -152,8 +161,12 @@ impl<'e> Walk<'e> {
             return match arguments.as_slice() {
                 [] => refuse(node, format!("{name} alone sets nothing: write a value after it")),
                 [one] => {
-                    let value = self.value(one, 0)?;
-                    self.settings.set(&name, value);
+                    self.keys.clear();
+                    // `whitelist ({ … })`, with a space, has the hash in parentheses of its own.
+                    let inner = one.as_parentheses_node().and_then(|parentheses| single(parentheses.body()));
+                    let value = self.value(inner.as_ref().unwrap_or(one), 0)?;
+                    let keys = std::mem::take(&mut self.keys);
+                    self.settings.set_placed(&name, value, keys);
                     Ok(())
                 }
                 several => {
@@ -343,6 +356,10 @@ impl<'e> Walk<'e> {
                 return refuse(&value_node, "a key without a value is not supported: write the value");
             }
             let value = self.value(&value_node, depth + 1)?;
+            if depth == 0 {
+                self.keys.retain(|(known, _)| *known != key);
+                self.keys.push((key.clone(), pair.location().start() as usize));
+            }
             // Ruby keeps the place of the first and the value of the last.
             match pairs.iter_mut().find(|(k, _)| *k == key) {
                 Some(pair) => pair.1 = value,

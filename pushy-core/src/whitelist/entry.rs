@@ -2,6 +2,7 @@
 
 use fancy_regex::Captures;
 
+use super::parameters::Parameters;
 use super::template::Template;
 use super::translate::Translated;
 use super::{Allowed, Builder, CommandLine, Key, Lock, Matching, Notice, NoticeKind, Pattern, Whitelist};
@@ -9,7 +10,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::value::{Regexp, Value};
 
 /// Members of a hash value that mean something.
-pub(super) const MEMBERS: [&str; 6] = ["command_line", "lock", "quote", "user", "dir", "env"];
+pub(super) const MEMBERS: [&str; 7] = ["command_line", "lock", "quote", "user", "dir", "env", "parameters"];
 
 #[derive(Debug)]
 enum Line {
@@ -26,6 +27,7 @@ pub(super) struct Action {
     user: Option<String>,
     dir: Option<String>,
     env: Vec<(String, String)>,
+    parameters: Option<Parameters>,
 }
 
 impl Action {
@@ -38,6 +40,7 @@ impl Action {
             user: None,
             dir: None,
             env: Vec::new(),
+            parameters: None,
         }
     }
 
@@ -97,13 +100,27 @@ impl Action {
                     .into(),
             );
         }
+        let parameters = member("parameters")?.map(Parameters::read).transpose()?;
+        let argument = |text: &str| -> std::result::Result<Template, String> {
+            match &parameters {
+                Some(parameters) => template(text)?.with_parameters(&|name| parameters.position(name)),
+                None => template(text),
+            }
+        };
         let line = match member("command_line")? {
+            Some(Value::String(_)) if parameters.is_some() => {
+                return Err(
+                    "parameters need an array as command_line: ['prog', '--version', '{version}'], as no shell may \
+                     read them"
+                        .into(),
+                );
+            }
             Some(Value::String(text)) => Line::Shell(template(text)?),
             Some(Value::Array(elements)) => {
                 let mut args = Vec::with_capacity(elements.len());
                 for element in elements {
                     match element {
-                        Value::String(text) => args.push(template(text)?),
+                        Value::String(text) => args.push(argument(text)?),
                         other => {
                             return Err(format!(
                                 "an element of command_line is {}; all must be strings",
@@ -118,6 +135,11 @@ impl Action {
                     }
                     Some(Value::String(program)) if program.is_empty() => {
                         return Err("the first element of command_line, the program, is empty".into());
+                    }
+                    Some(_) if args.first().is_some_and(|program| !program.parameters().0.is_empty()) => {
+                        return Err(
+                            "the first element of command_line, the program, cannot be a parameter".into()
+                        );
                     }
                     Some(_) => Line::Args(args),
                 }
@@ -167,7 +189,7 @@ impl Action {
             }
             Some(other) => return Err(format!("env is {}; it must be a hash", other.kind())),
         }
-        Ok(Some(Action { line, quote, lock, user: text("user")?, dir: text("dir")?, env }))
+        Ok(Some(Action { line, quote, lock, user: text("user")?, dir: text("dir")?, env, parameters }))
     }
 
     /// Templates whose groups reach a shell as they come.
@@ -176,6 +198,27 @@ impl Action {
             Line::Shell(template) if !self.quote => Some(template),
             Line::Shell(_) | Line::Args(_) => None,
         }
+    }
+
+    /// The values that fill its placeholders, in their order; the error says which parameter breaks which rule.
+    pub(super) fn values(&self, given: &[(String, String)]) -> std::result::Result<Vec<String>, String> {
+        match &self.parameters {
+            Some(parameters) => parameters.fill(given),
+            None if given.is_empty() => Ok(Vec::new()),
+            None => Err("the whitelist's entry takes no parameters".into()),
+        }
+    }
+
+    /// What an operator should know about its parameters.
+    pub(super) fn parameter_notices(&self, entry: &str) -> Vec<Notice> {
+        let (Some(parameters), Line::Args(args)) = (&self.parameters, &self.line) else { return Vec::new() };
+        let (mut starts, mut used) = (Vec::new(), Vec::new());
+        for arg in args {
+            let (places, first) = arg.parameters();
+            starts.extend(places.first().filter(|_| first));
+            used.extend(places);
+        }
+        parameters.notices(entry, &starts, &used)
     }
 
     fn allow(&self, entry: &str, command: CommandLine) -> Allowed {
@@ -190,19 +233,25 @@ impl Action {
     }
 
     /// The command of an exact key.
-    pub(super) fn exact(&self, entry: &str) -> Allowed {
+    pub(super) fn exact(&self, entry: &str, values: &[String]) -> Allowed {
         let command = match &self.line {
-            Line::Shell(template) => CommandLine::Shell(template.text()),
-            Line::Args(args) => CommandLine::Args(args.iter().map(Template::text).collect()),
+            Line::Shell(template) => CommandLine::Shell(template.text(values)),
+            Line::Args(args) => CommandLine::Args(args.iter().map(|arg| arg.text(values)).collect()),
         };
         self.allow(entry, command)
     }
 
     /// The command of a pattern that matched the whole of `subject`.
-    pub(super) fn fill(&self, entry: &str, subject: &str, found: &Captures<'_, str>) -> Allowed {
+    pub(super) fn fill(
+        &self,
+        entry: &str,
+        subject: &str,
+        found: &Captures<'_, str>,
+        values: &[String],
+    ) -> Allowed {
         let filled = |template: &Template, quote: bool| {
             let mut out = String::new();
-            template.fill(&mut out, subject, found, quote);
+            template.fill(&mut out, subject, found, quote, values);
             out
         };
         let command = match &self.line {
@@ -219,9 +268,10 @@ impl Action {
         pattern: &Pattern,
         subject: &str,
         first: Captures<'_, str>,
+        values: &[String],
     ) -> Option<Allowed> {
         let Line::Shell(template) = &self.line else {
-            return Some(self.fill(&pattern.key, subject, &first));
+            return Some(self.fill(&pattern.key, subject, &first, values));
         };
         let mut out = String::with_capacity(subject.len());
         let mut found = Some(first);
@@ -229,7 +279,7 @@ impl Action {
         while let Some(captures) = found {
             let (start, end) = captures.get(0).map(|m| (m.start(), m.end()))?;
             out.push_str(&subject[at..start]);
-            template.fill(&mut out, subject, &captures, self.quote);
+            template.fill(&mut out, subject, &captures, self.quote, values);
             at = end;
             let mut next = end;
             if start == end {

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use fancy_regex::{Regex, RegexBuilder};
+use fancy_regex::{Captures, Regex, RegexBuilder};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::value::{Regexp, Value};
@@ -17,12 +17,16 @@ mod charclass;
 mod entry;
 mod extent;
 mod notice;
+mod parameters;
+mod place;
 mod published;
 mod template;
 mod translate;
 
 pub use notice::{Notice, NoticeKind};
-pub use published::published;
+pub use parameters::{MAX_PARAMETER, MAX_PARAMETER_NAME, MAX_PARAMETERS, is_parameter_name};
+pub use place::Place;
+pub use published::{of_builder as published_of, published};
 
 use entry::Action;
 use translate::Translated;
@@ -144,15 +148,35 @@ pub enum Verdict {
         /// The entry.
         entry: String,
     },
+    /// The job's parameters do not fit this entry.
+    BadParameters {
+        /// The entry.
+        entry: String,
+        /// Which parameter breaks which rule, one line without values.
+        why: String,
+    },
+}
+
+/// The entry that answers to a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answering<'a> {
+    /// The entry, as in [`Allowed::entry`] and [`Notice::entry`].
+    pub entry: &'a str,
+    /// Where it is written, if that is known.
+    pub place: Option<&'a Place>,
+    /// Whether it forbids the command.
+    pub forbids: bool,
 }
 
 struct Exact {
     key: String,
+    place: Option<Place>,
     action: Option<Action>,
 }
 
 struct Pattern {
     key: String,
+    place: Option<Place>,
     regex: Regex,
     action: Option<Action>,
 }
@@ -170,7 +194,7 @@ impl Default for Whitelist {
     fn default() -> Whitelist {
         let mut whitelist = Whitelist::empty(Matching::Whole);
         let action = Action::verbatim("chef-client");
-        let exact = Exact { key: "\"chef-client\"".to_owned(), action: Some(action) };
+        let exact = Exact { key: "\"chef-client\"".to_owned(), place: None, action: Some(action) };
         whitelist.exact.insert("chef-client".to_owned(), exact);
         whitelist
     }
@@ -210,41 +234,66 @@ impl Whitelist {
 
     /// What is listed for `command`, with substitutions done. See [`Whitelist::decide`] for the reason of a refusal.
     pub fn look_up(&self, command: &str) -> Option<Allowed> {
-        match self.decide(command) {
+        match self.decide(command, &[]) {
             Verdict::Allowed(allowed) => Some(allowed),
-            Verdict::NotListed | Verdict::GaveUp { .. } => None,
+            Verdict::NotListed | Verdict::GaveUp { .. } | Verdict::BadParameters { .. } => None,
         }
     }
 
-    /// Whether `command` may run, as what, and if not, why.
-    pub fn decide(&self, command: &str) -> Verdict {
+    /// Whether `command` may run with these parameters, as what, and if not, why.
+    pub fn decide(&self, command: &str, parameters: &[(String, String)]) -> Verdict {
+        let (key, action, found) = match self.find(command) {
+            Found::None => return Verdict::NotListed,
+            Found::GaveUp(pattern) => return Verdict::GaveUp { entry: pattern.key.clone() },
+            Found::Exact(exact) => (&exact.key, &exact.action, None),
+            Found::Pattern(pattern, found) => (&pattern.key, &pattern.action, Some((pattern, found))),
+        };
+        let Some(action) = action else { return Verdict::NotListed };
+        let values = match action.values(parameters) {
+            Ok(values) => values,
+            Err(why) => return Verdict::BadParameters { entry: key.clone(), why },
+        };
+        match (found, self.matching) {
+            (None, _) => Verdict::Allowed(action.exact(key, &values)),
+            (Some((_, found)), Matching::Whole) => {
+                Verdict::Allowed(action.fill(key, command, &found, &values))
+            }
+            (Some((pattern, found)), Matching::Anywhere) => {
+                match action.substitute(pattern, command, found, &values) {
+                    Some(allowed) => Verdict::Allowed(allowed),
+                    None => Verdict::GaveUp { entry: key.clone() },
+                }
+            }
+        }
+    }
+
+    /// The entry that decides about `command`, for people who want to know. `None` when there is none.
+    pub fn answering(&self, command: &str) -> Option<Answering<'_>> {
+        let (entry, place, forbids) = match self.find(command) {
+            Found::None => return None,
+            Found::Exact(exact) => (&exact.key, &exact.place, exact.action.is_none()),
+            Found::GaveUp(pattern) => (&pattern.key, &pattern.place, false),
+            Found::Pattern(pattern, _) => (&pattern.key, &pattern.place, pattern.action.is_none()),
+        };
+        Some(Answering { entry, place: place.as_ref(), forbids })
+    }
+
+    fn find<'c>(&self, command: &'c str) -> Found<'_, 'c> {
         // No process can be started with it.
         if command.contains('\0') {
-            return Verdict::NotListed;
+            return Found::None;
         }
         if let Some(exact) = self.exact.get(command) {
-            return match &exact.action {
-                Some(action) => Verdict::Allowed(action.exact(&exact.key)),
-                None => Verdict::NotListed,
-            };
+            return Found::Exact(exact);
         }
         for pattern in &self.patterns {
             match pattern.regex.captures(command) {
                 Ok(None) => {}
-                Err(_) => return Verdict::GaveUp { entry: pattern.key.clone() },
-                Ok(Some(found)) => {
-                    let Some(action) = &pattern.action else { return Verdict::NotListed };
-                    return match self.matching {
-                        Matching::Whole => Verdict::Allowed(action.fill(&pattern.key, command, &found)),
-                        Matching::Anywhere => match action.substitute(pattern, command, found) {
-                            Some(allowed) => Verdict::Allowed(allowed),
-                            None => Verdict::GaveUp { entry: pattern.key.clone() },
-                        },
-                    };
-                }
+                Err(_) => return Found::GaveUp(pattern),
+                Ok(Some(found)) => return Found::Pattern(pattern, found),
             }
         }
-        Verdict::NotListed
+        Found::None
     }
 
     /// What an operator should know about the entries; to be logged once at start.
@@ -263,16 +312,76 @@ impl Whitelist {
     }
 }
 
+/// What a command leads to.
+enum Found<'w, 'c> {
+    None,
+    Exact(&'w Exact),
+    Pattern(&'w Pattern, Captures<'c, str>),
+    GaveUp(&'w Pattern),
+}
+
 /// Collects entries and turns them into a [`Whitelist`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Builder {
     matching: Matching,
-    entries: Vec<(Key, Value)>,
+    entries: Vec<Entry>,
     ignored: Vec<Notice>,
 }
 
+/// An entry that has not been looked at.
+#[derive(Debug, Clone)]
+struct Entry {
+    key: Key,
+    value: Value,
+    place: Option<Place>,
+}
+
 impl Builder {
+    /// The entries of the value of a setting `whitelist`; see [`Whitelist::from_value`].
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidWhitelist`] for what cannot be an entry at all.
+    pub fn from_value(value: &Value, matching: Matching) -> Result<Builder> {
+        entry::collect(value, matching)
+    }
+
+    /// Says where the entries are written: `line` gives the line of a key, if it is known.
+    pub fn placed(mut self, file: &str, line: impl Fn(&Value) -> Option<usize>) -> Builder {
+        for entry in &mut self.entries {
+            let line = match &entry.key {
+                Key::Exact(text) => line(&Value::String(text.clone())),
+                Key::Pattern(regexp) => line(&Value::Regexp(regexp.clone())),
+            };
+            entry.place = Some(Place::new(file, line));
+        }
+        self
+    }
+
+    /// Adds the entries of a later file. Where both have a key the later one counts, in the earlier one's place, and
+    /// a notice says so.
+    pub fn followed_by(mut self, later: Builder) -> Builder {
+        self.ignored.extend(later.ignored);
+        for entry in later.entries {
+            match self.entries.iter_mut().find(|known| known.key == entry.key) {
+                Some(known) => {
+                    if let (Some(at), Some(by)) = (known.place.clone(), entry.place.clone()) {
+                        let kind = NoticeKind::Replaced { by, at };
+                        self.ignored.push(Notice { entry: entry.key.to_string(), kind });
+                    }
+                    *known = entry;
+                }
+                None => self.entries.push(entry),
+            }
+        }
+        self
+    }
+
+    /// Keys and values as they were given.
+    pub(crate) fn pairs(self) -> impl Iterator<Item = (Key, Value)> {
+        self.entries.into_iter().map(|entry| (entry.key, entry.value))
+    }
+
     /// How much of a command patterns must match.
     pub fn matching(mut self, matching: Matching) -> Builder {
         self.matching = matching;
@@ -282,13 +391,13 @@ impl Builder {
     /// Adds an entry; a second one with the same key takes the place of the first, as in a Ruby hash.
     ///
     /// `value` is a command line; `nil` or `false` (forbidden); or a hash with `command_line` (text, or an array:
-    /// program and arguments without a shell) and, all optional, `lock`, `quote`, `user`, `dir`, `env`. Under a
+    /// program and arguments without a shell) and, all optional, `lock`, `quote`, `user`, `dir`, `env`, `parameters`. Under a
     /// pattern, command lines are templates.
     pub fn entry(mut self, key: Key, value: impl Into<Value>) -> Builder {
         let value = value.into();
-        match self.entries.iter_mut().find(|(k, _)| *k == key) {
-            Some(entry) => entry.1 = value,
-            None => self.entries.push((key, value)),
+        match self.entries.iter_mut().find(|entry| entry.key == key) {
+            Some(entry) => entry.value = value,
+            None => self.entries.push(Entry { key, value, place: None }),
         }
         self
     }
@@ -300,16 +409,22 @@ impl Builder {
     pub fn build(self) -> Result<Whitelist> {
         let mut whitelist = Whitelist::empty(self.matching);
         whitelist.notices = self.ignored;
-        for (key, value) in self.entries {
+        for Entry { key, value, place } in self.entries {
             let shown = key.to_string();
             let failed = |reason: String| {
-                Error::new(ErrorCode::InvalidWhitelist, format!("whitelist entry {shown}: {reason}"))
+                let error =
+                    Error::new(ErrorCode::InvalidWhitelist, format!("whitelist entry {shown}: {reason}"));
+                match &place {
+                    Some(place) => error.context(place),
+                    None => error,
+                }
             };
             match key {
                 Key::Exact(text) => {
                     let action = Action::read(&value, None, self.matching).map_err(failed)?;
                     whitelist.notices.extend(notice::of_exact(&shown, &value));
-                    whitelist.exact.insert(text, Exact { key: shown, action });
+                    whitelist.notices.extend(notice::of_parameters(&shown, action.as_ref()));
+                    whitelist.exact.insert(text, Exact { key: shown, place, action });
                 }
                 Key::Pattern(regexp) => {
                     let (translated, regex) = compile(&regexp, self.matching).map_err(&failed)?;
@@ -321,7 +436,8 @@ impl Builder {
                         action.as_ref(),
                         self.matching,
                     ));
-                    whitelist.patterns.push(Pattern { key: shown, regex, action });
+                    whitelist.notices.extend(notice::of_parameters(&shown, action.as_ref()));
+                    whitelist.patterns.push(Pattern { key: shown, place, regex, action });
                 }
             }
         }

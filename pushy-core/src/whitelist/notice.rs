@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::Matching;
 use super::entry::{Action, MEMBERS};
 use super::translate::Translated;
+use super::{Matching, Place};
 use crate::value::Value;
 
 /// Characters that a shell takes as more than themselves.
@@ -39,6 +39,23 @@ pub enum NoticeKind {
         /// Their names.
         names: Vec<String>,
     },
+    /// A caller may make these parameters, with which an argument begins, look like an option.
+    OptionCharacter {
+        /// Their names.
+        parameters: Vec<String>,
+    },
+    /// Parameters that stand in no argument.
+    UnusedParameters {
+        /// Their names.
+        parameters: Vec<String>,
+    },
+    /// A later file has an entry with the same key, which counts.
+    Replaced {
+        /// Where the one that counts is.
+        by: Place,
+        /// Where this one is.
+        at: Place,
+    },
 }
 
 impl fmt::Display for Notice {
@@ -63,6 +80,16 @@ impl fmt::Display for Notice {
                  original's rule",
             ),
             NoticeKind::NeverMatches => f.write_str("the key is neither a string nor a pattern and never matches"),
+            NoticeKind::OptionCharacter { parameters } => write!(
+                f,
+                "a caller may begin {} with -, so that the argument is taken for an option; narrow it with pattern: or \
+                 choices:",
+                parameters.join(", ")
+            ),
+            NoticeKind::UnusedParameters { parameters } => {
+                write!(f, "no argument holds parameter {}", parameters.join(", "))
+            }
+            NoticeKind::Replaced { by, at } => write!(f, "the one of {by} counts, not the one of {at}"),
             NoticeKind::UnknownMembers { names } => write!(f, "{} has no meaning here", names.join(", ")),
         }
     }
@@ -82,6 +109,11 @@ pub(super) fn of_exact(entry: &str, value: &Value) -> Vec<Notice> {
         .map(str::to_owned)
         .collect();
     if names.is_empty() { Vec::new() } else { vec![notice(entry, NoticeKind::UnknownMembers { names })] }
+}
+
+/// About an entry's parameters.
+pub(super) fn of_parameters(entry: &str, action: Option<&Action>) -> Vec<Notice> {
+    action.map(|action| action.parameter_notices(entry)).unwrap_or_default()
 }
 
 /// About an entry with a pattern.

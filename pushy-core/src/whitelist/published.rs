@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{Key, entry};
+use super::{Builder, Key};
 use crate::error::Result;
 use crate::value::Value;
 
@@ -15,15 +15,20 @@ const MASK: &str = "***";
 /// # Errors
 /// As [`super::Whitelist::from_value`].
 pub fn published(value: &Value) -> Result<Map<String, Json>> {
+    Ok(of_builder(Builder::from_value(value, super::Matching::default())?))
+}
+
+/// The same of entries that come from several files.
+pub fn of_builder(builder: Builder) -> Map<String, Json> {
     let mut entries = Map::new();
-    for (key, value) in entry::collect(value, super::Matching::default())?.entries {
+    for (key, value) in builder.pairs() {
         let name = match key {
             Key::Exact(text) => text,
             Key::Pattern(regexp) => regexp.to_string(),
         };
         entries.insert(name, shown(&value, ""));
     }
-    Ok(entries)
+    entries
 }
 
 fn shown(value: &Value, member: &str) -> Json {

@@ -15,6 +15,8 @@ enum Piece {
     Before,
     /// The text after it.
     After,
+    /// The value of a parameter, by its place in the declaration.
+    Parameter(usize),
 }
 
 /// A template, read once.
@@ -29,13 +31,71 @@ impl Template {
         Template { pieces: vec![Piece::Text(text.to_owned())] }
     }
 
-    /// The text of a template without references.
-    pub(super) fn text(&self) -> String {
+    /// The text of a template without references to a match.
+    pub(super) fn text(&self, values: &[String]) -> String {
         let texts = self.pieces.iter().map(|piece| match piece {
             Piece::Text(text) => text.as_str(),
+            Piece::Parameter(number) => values.get(*number).map_or("", String::as_str),
             Piece::Group(_) | Piece::Before | Piece::After => "",
         });
         texts.collect()
+    }
+
+    /// Reads `{name}` in what is text so far; `{{` and `}}` stand for braces. `find` gives a parameter's place.
+    ///
+    /// # Errors
+    /// A name that is not declared, and braces that stand for nothing.
+    pub(super) fn with_parameters(self, find: &dyn Fn(&str) -> Option<usize>) -> Result<Template, String> {
+        let mut pieces = Vec::with_capacity(self.pieces.len());
+        for piece in self.pieces {
+            let Piece::Text(text) = piece else {
+                pieces.push(piece);
+                continue;
+            };
+            let mut plain = String::new();
+            let mut rest = text.as_str();
+            while let Some(at) = rest.find(['{', '}']) {
+                let (before, brace) = rest.split_at(at);
+                plain.push_str(before);
+                let doubled = brace.starts_with("{{") || brace.starts_with("}}");
+                if doubled {
+                    plain.push_str(&brace[..1]);
+                    rest = &brace[2..];
+                    continue;
+                }
+                let name = brace.strip_prefix('{').and_then(|inside| Some(inside.split_once('}')?.0));
+                let Some(name) = name else {
+                    return Err("its command_line has a brace without its other half; write {{ or }} for one that is \
+                                meant as it is"
+                        .into());
+                };
+                let Some(number) = find(name) else {
+                    return Err(format!(
+                        "its command_line names a parameter {{{name}}} that is not declared; declare it, or write {{{{ \
+                         and }}}} for braces"
+                    ));
+                };
+                if !plain.is_empty() {
+                    pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                }
+                pieces.push(Piece::Parameter(number));
+                rest = &brace[name.len() + 2..];
+            }
+            plain.push_str(rest);
+            if !plain.is_empty() {
+                pieces.push(Piece::Text(plain));
+            }
+        }
+        Ok(Template { pieces })
+    }
+
+    /// Places of the parameters that it holds, in order; and whether it begins with the first of them.
+    pub(super) fn parameters(&self) -> (Vec<usize>, bool) {
+        let places = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Parameter(number) => Some(*number),
+            Piece::Text(_) | Piece::Group(_) | Piece::Before | Piece::After => None,
+        });
+        (places.collect(), matches!(self.pieces.first(), Some(Piece::Parameter(_))))
     }
 
     /// Reads `\0` … `\9`, `\&`, `` \` ``, `\'`, `\k<name>` and `\\`; any other escape stays as it is.
@@ -108,8 +168,15 @@ impl Template {
     }
 
     /// Appends the template to `out`, filled from one match in `subject`. With `quote`, everything copied is quoted
-    /// for the shell.
-    pub(super) fn fill(&self, out: &mut String, subject: &str, found: &Captures<'_, str>, quote: bool) {
+    /// for the shell. `values` are those of the parameters.
+    pub(super) fn fill(
+        &self,
+        out: &mut String,
+        subject: &str,
+        found: &Captures<'_, str>,
+        quote: bool,
+        values: &[String],
+    ) {
         let (start, end) = found.get(0).map_or((0, 0), |m| (m.start(), m.end()));
         for piece in &self.pieces {
             let copied = match piece {
@@ -124,6 +191,10 @@ impl Template {
                 },
                 Piece::Before => &subject[..start],
                 Piece::After => &subject[end..],
+                Piece::Parameter(number) => match values.get(*number) {
+                    Some(value) => value,
+                    None => continue,
+                },
             };
             if quote { push_quoted(out, copied) } else { out.push_str(copied) }
         }

@@ -115,7 +115,7 @@ impl Node {
     }
 
     fn look_up(&mut self, job: &JobId, command: String, options: JobOptions) -> Option<Box<JobSpec>> {
-        match self.whitelist.decide(&command) {
+        match self.whitelist.decide(&command, options.parameters.as_deref().unwrap_or(&[])) {
             Verdict::Allowed(allowed) => Some(Box::new(JobSpec { command, allowed, options })),
             Verdict::NotListed => None,
             Verdict::GaveUp { entry } => {
@@ -123,6 +123,10 @@ impl Node {
                     "the pattern of whitelist entry {entry} takes too long on this command; rewrite it"
                 );
                 self.log(LogLevel::Warn, Some(job.clone()), text);
+                None
+            }
+            Verdict::BadParameters { entry, why } => {
+                self.log(LogLevel::Warn, Some(job.clone()), format!("whitelist entry {entry}: {why}"));
                 None
             }
         }
