@@ -1,14 +1,10 @@
-//! Requests that can be signed wrongly in every way, and their answers compared whole.
+//! How requests are sent to the target, and their answers compared whole.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode};
-use pushy_core::auth::{Request, SigningKey, Version, sign};
-use pushy_core::time::Wall;
-use pushy_tests::http::wall;
 use serde_json::{Value, json};
 
 use crate::target::{Expect, Target};
@@ -16,12 +12,10 @@ use crate::target::{Expect, Target};
 /// No answer may take longer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Somebody who signs requests.
-#[derive(Clone)]
-pub(crate) struct Actor {
-    pub(crate) name: String,
-    pub(crate) key: Arc<SigningKey>,
-}
+pub(crate) use crate::draft::Actor;
+
+/// A request to the target.
+pub(crate) type Call<'a> = crate::draft::Draft<'a, Target>;
 
 /// Where a server answers.
 #[derive(Debug, Clone)]
@@ -95,137 +89,11 @@ impl Write for Stream {
     }
 }
 
-#[derive(Default)]
-struct Signed {
-    by: Option<Actor>,
-    version: Version,
-    seconds: i64,
-    method: Option<String>,
-    path: Option<String>,
-    body: Option<String>,
-}
-
-/// A request being put together. What is signed can differ from what is sent.
-pub(crate) struct Call<'a> {
-    target: &'a Target,
-    method: &'a str,
-    path: String,
-    signed: Signed,
-    body: Vec<u8>,
-    edits: Vec<(String, Option<String>)>,
-    chunked: bool,
-}
-
-impl<'a> Call<'a> {
-    /// A path without a leading slash is one of the target's organization.
-    pub(crate) fn new(target: &'a Target, method: &'a str, path: &str) -> Call<'a> {
-        let path = if path.starts_with('/') { path.to_owned() } else { target.path(path) };
-        let (signed, body, edits) = (Signed::default(), Vec::new(), Vec::new());
-        Call { target, method, path, signed, body, edits, chunked: false }
-    }
-
-    pub(crate) fn by(mut self, actor: &Actor) -> Self {
-        self.signed.by = Some(actor.clone());
-        self
-    }
-
-    pub(crate) fn version(mut self, version: Version) -> Self {
-        self.signed.version = version;
-        self
-    }
-
-    /// Signed so many seconds from now.
-    pub(crate) fn seconds(mut self, seconds: i64) -> Self {
-        self.signed.seconds = seconds;
-        self
-    }
-
-    pub(crate) fn sign_method(mut self, method: &str) -> Self {
-        self.signed.method = Some(method.into());
-        self
-    }
-
-    pub(crate) fn sign_path(mut self, path: &str) -> Self {
-        self.signed.path = Some(path.into());
-        self
-    }
-
-    pub(crate) fn sign_body(mut self, body: &str) -> Self {
-        self.signed.body = Some(body.into());
-        self
-    }
-
-    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    pub(crate) fn json(self, body: &str) -> Self {
-        self.body(body).header("Content-Type", "application/json")
-    }
-
-    /// The body in two chunks, its length not said beforehand.
-    pub(crate) fn chunked(mut self) -> Self {
-        self.chunked = true;
-        self
-    }
-
-    /// Sets a header, in place of a signed one of this name.
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.edits.push((name.into(), Some(value.into())));
-        self
-    }
-
-    /// Leaves a header out.
-    pub(crate) fn without(mut self, name: &str) -> Self {
-        self.edits.push((name.into(), None));
-        self
-    }
-
-    fn headers(&self) -> Vec<(String, String)> {
-        let mut headers: Vec<(String, String)> = Vec::new();
-        if let Some(by) = &self.signed.by {
-            let path = self.path.split('?').next().unwrap_or_default();
-            let request = Request {
-                version: self.signed.version,
-                method: self.signed.method.as_deref().unwrap_or(self.method),
-                path: self.signed.path.as_deref().unwrap_or(path),
-                body: self.signed.body.as_ref().map_or(self.body.as_slice(), |body| body.as_bytes()),
-                user: &by.name,
-                at: Wall(wall().0 + self.signed.seconds * 1_000_000),
-                api_version: None,
-            };
-            let signed = sign(&by.key, &request).expect("a signature");
-            headers.extend(signed.into_iter().map(|(name, value)| (name.into_owned(), value)));
-        }
-        for (name, value) in &self.edits {
-            headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
-            headers.extend(value.clone().map(|value| (name.clone(), value)));
-        }
-        headers
-    }
-
+impl Call<'_> {
     /// Sends it on a connection of its own, which stands when this returns.
     pub(crate) fn open(self) -> io::Result<BufReader<Stream>> {
-        let place = self.target.place();
-        let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
-        let headers = self.headers();
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-            text += &format!("Host: {}\r\n", place.address);
-        }
-        for (name, value) in headers {
-            text += &format!("{name}: {value}\r\n");
-        }
-        let mut body = self.body;
-        if self.chunked {
-            text += "Transfer-Encoding: chunked\r\n";
-            let (one, two) = body.split_at(body.len() / 2);
-            let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
-            body = [chunk(one), chunk(two), chunk(b"")].concat();
-        } else if !body.is_empty() || self.method == "POST" {
-            text += &format!("Content-Length: {}\r\n", body.len());
-        }
-        text += "\r\n";
+        let place = self.to.place();
+        let (text, body) = self.bytes(&place.address);
         let mut stream = place.connect()?;
         stream.write_all(text.as_bytes())?;
         // A server that refuses a long body may close before it has read it.
@@ -236,7 +104,7 @@ impl<'a> Call<'a> {
     /// Sends it and reads the whole answer.
     pub(crate) fn send(self) -> Answer {
         let what = format!("{} {}", self.method, self.path);
-        let (expect, org) = (self.target.expect, self.target.org.clone());
+        let (expect, org) = (self.to.expect, self.to.org.clone());
         let head = self.method == "HEAD";
         let mut reader = self.open().unwrap_or_else(|e| panic!("{what}: {e}"));
         let mut bytes = Vec::new();

@@ -136,6 +136,15 @@ impl Feed {
         }
     }
 
+    /// Waits for a comment, in which a silent feed shows that it lives.
+    #[track_caller]
+    pub(crate) fn comment(&mut self) {
+        let mut line = String::new();
+        self.body.read_line(&mut line).expect("a comment in time");
+        assert!(line.starts_with(':'), "not a comment: {line:?}");
+        self.comments.push(line.trim_end().to_owned());
+    }
+
     /// So many events.
     #[track_caller]
     pub(crate) fn take(&mut self, count: usize) -> Vec<Entry> {

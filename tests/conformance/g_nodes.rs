@@ -10,6 +10,7 @@ use pushy_core::message::NodeMessage;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
+use crate::call::DEADLINE;
 use crate::puppet::{Puppet, unknown_job};
 use crate::runner::checklist;
 use crate::target::Target;
@@ -172,14 +173,18 @@ fn g13_message_1000_s_old(t: &Target) {
 
 fn g14_message_100_s_old(t: &Target) {
     let puppet = Puppet::online(t, "one");
-    // Right after a connection was made an old message is one that waited for it (decision 3): not so behind a heartbeat
-    // that is surely younger than the connection.
-    std::thread::sleep(Duration::from_millis(2200));
     let id = t.start_on("x", &["one"]);
     let job = puppet.run();
     t.job_until(&id, running);
-    puppet.say_late(&NodeMessage::NackCommit { job: job.into(), reason: None }, 100);
-    puppet.expect("abort");
+    // Right after a connection was made an old message is one that waited for it (decision 3): not so behind a heartbeat
+    // that is surely younger than the connection, which is some heartbeats on.
+    let end = Instant::now() + DEADLINE;
+    let mut stopped = false;
+    while !stopped {
+        assert!(Instant::now() < end, "an old message is never believed");
+        puppet.say_late(&NodeMessage::NackCommit { job: job.clone().into(), reason: None }, 100);
+        stopped = puppet.hears("abort", Duration::from_millis(100));
+    }
     t.check_job(&id, "complete", json!({ "crashed": ["one"] }));
     puppet.check_next_job(t);
 }
@@ -357,7 +362,7 @@ fn g27_client_reconfigures_during_a_job(t: &Target) {
     let id = t.start_on("until told", &["one"]);
     t.job_until(&id, running);
     agent.signal(Signal::SIGUSR1);
-    pushy_tests::until("the signal's trace in the log", crate::call::DEADLINE, || {
+    pushy_tests::until("the signal's trace in the log", DEADLINE, || {
         agent.output().contains("USR1").then_some(())
     });
     agent.tell();
@@ -407,7 +412,7 @@ fn g29_client_killed_and_back(t: &Target) {
         }
         agent.start();
         // The new process has shown itself once it answers a job.
-        let next = pushy_tests::until("a job that succeeds", crate::call::DEADLINE, || {
+        let next = pushy_tests::until("a job that succeeds", DEADLINE, || {
             let id = t.start_on("succeed", &["one"]);
             let ended = t.job_until(&id, |job| job["status"] != "voting" && job["status"] != "running");
             (ended["status"] == "complete").then_some(ended)
@@ -424,9 +429,7 @@ fn g30_files_of_jobs_go(t: &Target) {
     fs::write(&other, "kept").expect("a file");
     let (out, _) = printed(t, "file", json!({ "file": "raw:x" }));
     let path = out.lines().last().expect("the file's path").to_owned();
-    pushy_tests::until("the file to go", crate::call::DEADLINE, || {
-        (!std::path::Path::new(&path).exists()).then_some(())
-    });
+    pushy_tests::until("the file to go", DEADLINE, || (!std::path::Path::new(&path).exists()).then_some(()));
     let left: Vec<String> = fs::read_dir(agent.files())
         .expect("a folder")
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())

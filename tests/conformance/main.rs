@@ -44,6 +44,8 @@ mod b_config;
 mod c_jobs;
 mod call;
 mod d_bodies;
+#[path = "../draft.rs"]
+mod draft;
 mod e_node_states;
 mod f_headers;
 mod feed;

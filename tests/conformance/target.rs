@@ -267,6 +267,7 @@ impl Target {
     }
 
     pub(crate) fn call<'a>(&'a self, method: &'a str, path: &str) -> Call<'a> {
+        let path = if path.starts_with('/') { path.to_owned() } else { self.path(path) };
         Call::new(self, method, path)
     }
 

@@ -9,6 +9,7 @@ use pushy_core::ids::{JobId, OrgId};
 use super::Api;
 use super::auth::Caller;
 use super::error::Failure;
+use super::jobs::unreadable;
 use super::negotiate;
 use crate::clock;
 use crate::feeds::JobFeed;
@@ -29,7 +30,6 @@ pub(super) async fn job(
     if let Some(response) = in_memory(api, parts, &org, &id, false)? {
         return Ok(response);
     }
-    let unreadable = |e: pushy_core::Error| Failure::Internal(e.message().to_owned());
     let job = api.store.job(&org, &id).await.map_err(unreadable)?.ok_or(Failure::NotFound)?;
     if !job.status.is_terminal() {
         // It was stored a moment ago and the machine does not know that yet.

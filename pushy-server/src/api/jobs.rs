@@ -149,7 +149,7 @@ pub(super) async fn output(
 }
 
 /// A store that cannot be read now, be it away or damaged, may be readable later.
-fn unreadable(error: pushy_core::Error) -> Failure {
+pub(super) fn unreadable(error: pushy_core::Error) -> Failure {
     tracing::error!("cannot read: {error}");
     Failure::Unavailable("the store cannot be read; try again when it has recovered".into())
 }

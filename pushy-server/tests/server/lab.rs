@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Parser;
-use pushy_core::auth::{Request, SigningKey, Version, sign};
-use pushy_core::time::Wall;
+use pushy_core::auth::SigningKey;
 use pushy_server::Listeners;
 use pushy_server::admin::{Command, NewKey, ask};
 use pushy_server::cli::Cli;
@@ -25,12 +24,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 static KEYS: LazyLock<Vec<(String, String)>> =
     LazyLock::new(|| (0..4).map(|_| pushy_server::keys::new_rsa_pair().expect("a key pair")).collect());
 
-/// Somebody who signs requests.
-#[derive(Debug, Clone)]
-pub(crate) struct Actor {
-    pub(crate) name: String,
-    pub(crate) key: Arc<SigningKey>,
-}
+pub(crate) use crate::draft::Actor;
+
+/// A request to a lab's server.
+pub(crate) type Call<'a> = crate::draft::Draft<'a, Lab>;
 
 impl Actor {
     pub(crate) fn new(name: &str, private: &str) -> Actor {
@@ -195,15 +192,7 @@ impl Lab {
             Some(rest) => format!("/organizations/acme/pushy/{rest}"),
             None => path.to_owned(),
         };
-        Call {
-            lab: self,
-            method,
-            path,
-            signed: Signed::default(),
-            body: Vec::new(),
-            edits: Vec::new(),
-            chunked: false,
-        }
+        Call::new(self, method, path)
     }
 
     /// A signed GET.
@@ -248,109 +237,7 @@ impl Drop for Lab {
     }
 }
 
-#[derive(Default)]
-struct Signed {
-    by: Option<Actor>,
-    version: Version,
-    seconds: i64,
-    method: Option<String>,
-    path: Option<String>,
-    body: Option<Vec<u8>>,
-}
-
-/// A request being put together. What is signed can differ from what is sent.
-pub(crate) struct Call<'a> {
-    lab: &'a Lab,
-    method: &'a str,
-    path: String,
-    signed: Signed,
-    body: Vec<u8>,
-    edits: Vec<(String, Option<String>)>,
-    chunked: bool,
-}
-
 impl Call<'_> {
-    pub(crate) fn by(mut self, actor: &Actor) -> Self {
-        self.signed.by = Some(actor.clone());
-        self
-    }
-
-    pub(crate) fn version(mut self, version: Version) -> Self {
-        self.signed.version = version;
-        self
-    }
-
-    /// Signed so many seconds from now.
-    pub(crate) fn seconds(mut self, seconds: i64) -> Self {
-        self.signed.seconds = seconds;
-        self
-    }
-
-    pub(crate) fn sign_method(mut self, method: &str) -> Self {
-        self.signed.method = Some(method.into());
-        self
-    }
-
-    pub(crate) fn sign_path(mut self, path: &str) -> Self {
-        self.signed.path = Some(path.into());
-        self
-    }
-
-    pub(crate) fn sign_body(mut self, body: &str) -> Self {
-        self.signed.body = Some(body.into());
-        self
-    }
-
-    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    pub(crate) fn json(self, body: &str) -> Self {
-        self.body(body).header("Content-Type", "application/json")
-    }
-
-    /// The body in two chunks, its length not said beforehand.
-    pub(crate) fn chunked(mut self) -> Self {
-        self.chunked = true;
-        self
-    }
-
-    /// Sets a header, in place of a signed one of this name.
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.edits.push((name.into(), Some(value.into())));
-        self
-    }
-
-    /// Leaves a header out.
-    pub(crate) fn without(mut self, name: &str) -> Self {
-        self.edits.push((name.into(), None));
-        self
-    }
-
-    fn headers(&self) -> Vec<(String, String)> {
-        let mut headers: Vec<(String, String)> = Vec::new();
-        if let Some(by) = &self.signed.by {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64;
-            let request = Request {
-                version: self.signed.version,
-                method: self.signed.method.as_deref().unwrap_or(self.method),
-                path: self.signed.path.as_deref().unwrap_or(&self.path),
-                body: self.signed.body.as_deref().unwrap_or(&self.body),
-                user: &by.name,
-                at: Wall::from_secs(now + self.signed.seconds),
-                api_version: None,
-            };
-            let signed = sign(&by.key, &request).expect("a signature");
-            headers.extend(signed.into_iter().map(|(name, value)| (name.into_owned(), value)));
-        }
-        for (name, value) in &self.edits {
-            headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
-            headers.extend(value.clone().map(|value| (name.clone(), value)));
-        }
-        headers
-    }
-
     /// Sends it on a connection of its own.
     pub(crate) async fn send(self) -> Answer {
         self.try_send().await.expect("an answer")
@@ -358,22 +245,23 @@ impl Call<'_> {
 
     /// Sends it on a connection of its own and leaves the answer to be read.
     pub(crate) async fn start(self) -> TcpStream {
-        let mut stream = TcpStream::connect(self.lab.address).await.expect("a connection");
+        let mut stream = TcpStream::connect(self.to.address).await.expect("a connection");
         stream.write_all(&self.request()).await.expect("sent");
         stream
     }
 
     /// What would be sent.
     pub(crate) fn request(self) -> Vec<u8> {
-        let (text, body) = self.bytes();
+        let host = self.to.address.to_string();
+        let (text, body) = self.bytes(&host);
         [text.as_bytes(), &body].concat()
     }
 
     /// The same, to a server that may go away: `None`.
     pub(crate) async fn try_send(self) -> Option<Answer> {
         let head = self.method == "HEAD";
-        let address = self.lab.address;
-        let (text, body) = self.bytes();
+        let address = self.to.address;
+        let (text, body) = self.bytes(&address.to_string());
         let exchange = async {
             let mut stream = TcpStream::connect(address).await.ok()?;
             stream.write_all(text.as_bytes()).await.ok()?;
@@ -384,29 +272,6 @@ impl Call<'_> {
             Answer::parse(&answer, head)
         };
         tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time")
-    }
-
-    /// Head and body as sent.
-    fn bytes(self) -> (String, Vec<u8>) {
-        let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
-        let headers = self.headers();
-        if !headers.iter().any(|(name, _)| name == "Host") {
-            text += &format!("Host: {}\r\n", self.lab.address);
-        }
-        for (name, value) in headers {
-            text += &format!("{name}: {value}\r\n");
-        }
-        let mut body = self.body;
-        if self.chunked {
-            text += "Transfer-Encoding: chunked\r\n";
-            let (one, two) = body.split_at(body.len() / 2);
-            let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
-            body = [chunk(one), chunk(two), chunk(b"")].concat();
-        } else if !body.is_empty() || self.method == "POST" {
-            text += &format!("Content-Length: {}\r\n", body.len());
-        }
-        text += "\r\n";
-        (text, body)
     }
 }
 

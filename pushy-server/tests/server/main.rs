@@ -3,6 +3,8 @@
 mod admin;
 mod detail;
 mod doctor;
+#[path = "../../../tests/draft.rs"]
+mod draft;
 mod feeds;
 mod feeds_many;
 mod lab;

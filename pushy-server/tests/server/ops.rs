@@ -14,7 +14,7 @@ use crate::lab::{DEADLINE, Lab, arg, cli, made};
 use crate::puppet::Puppet;
 
 /// An unsigned GET; answers status and body.
-async fn plain(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) async fn plain(address: SocketAddr, path: &str) -> (u16, String) {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.expect("a connection");
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -28,7 +28,7 @@ async fn plain(address: SocketAddr, path: &str) -> (u16, String) {
     tokio::time::timeout(DEADLINE, exchange).await.expect("in time")
 }
 
-fn metrics_of(lab: &Lab) -> SocketAddr {
+pub(crate) fn metrics_of(lab: &Lab) -> SocketAddr {
     lab.about["metrics"].as_str().expect("an address").parse().expect("an address")
 }
 

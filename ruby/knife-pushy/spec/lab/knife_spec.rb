@@ -3,12 +3,8 @@
 require_relative "../support/lab"
 
 # Real knife, the gems as they are installed, our server and our agents.
-lab_is_missing =
-  if ENV["CHEF_LAB"].to_s.empty? then "CHEF_LAB names no folder with real knife"
-  elsif !File.executable?(File.join(Lab::PROGRAMS, "pushy-server")) then "target/debug has no pushy-server"
-  end
 
-RSpec.describe "knife with the installed gems", skip: lab_is_missing do
+RSpec.describe "knife with the installed gems", skip: Lab.missing do
   before(:context) do
     @lab = Lab.new
     @lab.start

@@ -2,13 +2,7 @@
 
 require_relative "../support/search_lab"
 
-lab_is_missing =
-  if ENV["CHEF_LAB"].to_s.empty? then "CHEF_LAB names no folder with real knife"
-  elsif !File.executable?(File.join(Lab::PROGRAMS, "pushy-server")) then "target/debug has no pushy-server"
-  end
-
-# Nodes and search with no Chef Infra Server at all.
-RSpec.describe "knife's own commands for nodes", skip: lab_is_missing do
+RSpec.describe "knife's own commands for nodes", skip: Lab.missing do
   before(:context) do
     @lab = SearchLab.new
     @lab.start
