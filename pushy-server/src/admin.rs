@@ -240,7 +240,7 @@ fn missing(text: String) -> Error {
 }
 
 /// Chef's rule for names of nodes and users; anything else could not be written in a URL.
-fn check_name(what: &str, name: &str) -> Result<()> {
+pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-');
     if name.is_empty() || name.len() > 255 || !name.bytes().all(ok) || name.bytes().all(|b| b == b'.') {
         return Err(refused(format!(
@@ -270,6 +270,8 @@ impl Admin {
         }
         elsewhere::check(&command, self.chef.as_ref())?;
         let what = shown(&command);
+        let turn = self.directory.read().unwrap_or_else(PoisonError::into_inner).turn();
+        let _turn = turn.lock_owned().await;
         let (changes, ended, answer) = {
             let directory = self.directory.read().unwrap_or_else(PoisonError::into_inner);
             let foreign = self.chef.is_some();

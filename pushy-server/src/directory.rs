@@ -236,6 +236,9 @@ pub struct Org {
 pub struct Directory {
     orgs: BTreeMap<OrgName, Org>,
     users: BTreeMap<String, Arc<Principal>>,
+    /// Held by whoever changes the directory, from the first look until the change is stored and applied: two who change
+    /// at once would each undo what the other did, and memory and store could differ in the order.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Principal {
@@ -246,6 +249,11 @@ impl Principal {
 }
 
 impl Directory {
+    /// The turn to change it; to be held from the look that a change is made from until it is applied.
+    pub fn turn(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.turn)
+    }
+
     /// An organization by name.
     pub fn org(&self, name: &str) -> Option<&Org> {
         self.orgs.get(name)

@@ -6,9 +6,10 @@ use std::sync::{Arc, RwLock};
 
 use clap::Args;
 use pushy_core::auth::SigningKey;
+use pushy_core::ids::OrgName;
 use pushy_core::{Error, ErrorCode, Result};
 
-use crate::admin::{Admin, Command, NewKey};
+use crate::admin::{Admin, Command, NewKey, check_name};
 use crate::config::{self, Config};
 use crate::directory::Directory;
 use crate::handover::{self, Target};
@@ -34,7 +35,9 @@ pub(crate) struct Init {
 /// When the directory is not empty or cannot be written, or a name or setting is invalid.
 pub(crate) async fn init(dir: &Path, init: &Init) -> Result<PathBuf> {
     must_be_empty(dir)?;
-    // Everything that can be refused is looked at before the first file is written.
+    // Everything that can be refused is looked at before the first file, or a database elsewhere, is written.
+    OrgName::new(&init.org)?;
+    check_name("user", &init.admin)?;
     let template = Config::template(&init.settings);
     let config = Config::parse(dir, config::FILE, &template)?;
     let (private, public_key) = keys::new_rsa_pair()?;

@@ -48,7 +48,7 @@ use driver::{Driver, Event, Handle};
 use keys::Keys;
 use ops::Ops;
 use ops::reload::Reload;
-use principals::Principals;
+use principals::{Hooks, Principals};
 use rest_limit::Limit;
 use store::Store;
 
@@ -187,11 +187,17 @@ pub async fn run_with(
         Driver::new(server, broker, Arc::clone(&store), Arc::clone(&feeds), &handle, Arc::clone(&ops));
     let mut driver = tokio::spawn(driver.run(events, from_nodes, until(stopped)));
     let ends = handle.clone();
-    let on_gone = Box::new(move |node| {
-        ends.post(Event::EndBindings(node, "the Chef server does not know it any more".into()));
-    });
-    let principals =
-        Principals::start(config.chef.as_ref(), Arc::clone(&directory), &*store, on_gone).await?;
+    let heard = Arc::clone(&ops);
+    let hooks = Hooks {
+        on_gone: Box::new(move |node| {
+            ends.post(Event::EndBindings(node, "the Chef server does not know it any more".into()));
+        }),
+        on_heard: Box::new(move |answered| match answered {
+            true => heard.health.chef.good(),
+            false => heard.health.chef.bad(),
+        }),
+    };
+    let principals = Principals::start(config.chef.as_ref(), Arc::clone(&directory), &*store, hooks).await?;
     let admin = Arc::new(admin::Admin {
         directory,
         store: Arc::clone(&store),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pushy_core::Result;
-use pushy_core::time::Wall;
+use pushy_core::time::{Millis, Wall};
 
 use crate::clock;
 use crate::config::Config;
@@ -23,9 +23,11 @@ pub fn rule(config: &Config, now: Wall) -> Option<Prune> {
     if config.keep_jobs_days.is_none() && config.keep_jobs.is_none() {
         return None;
     }
-    let linger = i64::try_from(config.linger.0).unwrap_or(0).saturating_mul(2_000);
+    let micros = |time: Millis, factor: i64| i64::try_from(time.0).unwrap_or(0).saturating_mul(factor);
+    // A job goes with its feed, from which a start makes again what organizations' feeds remember.
+    let remembered = micros(config.linger, 2_000).max(micros(config.feed_retention, 1_000));
     Some(Prune {
-        settled: Wall(now.0.saturating_sub(SETTLED.max(linger))),
+        settled: Wall(now.0.saturating_sub(SETTLED.max(remembered))),
         before: config.keep_jobs_days.map(|days| Wall(now.0.saturating_sub(i64::from(days) * DAY))),
         keep: config.keep_jobs.map(u64::from),
     })
@@ -73,12 +75,14 @@ mod tests {
             let found = rule(&config, now);
             assert_eq!(found.map(|r| (r.before.map(|at| at.0 / DAY), r.keep)), wanted, "{text}");
             if let Some(rule) = found {
-                assert!(rule.settled.0 <= now.0 - SETTLED, "{text}");
+                let feeds = i64::try_from(config.feed_retention.0).unwrap() * 1000;
+                assert!(rule.settled.0 <= now.0 - SETTLED.max(feeds), "{text}");
             }
         };
         check("", Some((None, Some(100_000))));
         check("keep_jobs = 0", None);
         check("keep_jobs = 0\nkeep_jobs_days = 30", Some((Some(970), None)));
         check("keep_jobs = 5\nkeep_jobs_days = 1\nlinger = 600", Some((Some(999), Some(5))));
+        check("keep_jobs = 5\nfeed_retention = 3600", Some((None, Some(5))));
     }
 }

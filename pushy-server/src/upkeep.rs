@@ -103,21 +103,20 @@ fn restore(
 }
 
 fn fill(dir: &Path, backup: &Backup, config: &Config, settings: &str, keys: Option<&Path>) -> Result<()> {
+    // First: a database elsewhere stays filled when something else is refused after it.
+    if let Some(path) = keys {
+        let text = std::fs::read_to_string(path).map_err(|e| files::io(path, &e))?;
+        files::write(&dir.join(keys::FILE), &text, true)?;
+        // The database's identity is new: the first start takes a new incarnation id.
+        Keys::load(dir)?;
+    }
     config.database.create()?;
     backup.fill(&config.database)?;
-    match keys {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| files::io(path, &e))?;
-            files::write(&dir.join(keys::FILE), &text, true)?;
-            // The database's identity is new: the first start takes a new incarnation id.
-            Keys::load(dir)?;
-        }
-        None => {
-            let store = config.database.open(Options::default(), Box::new(|_| {}))?;
-            let keys = store.identity().and_then(|identity| Keys::generate(&identity));
-            store.close();
-            keys?.save(dir)?;
-        }
+    if keys.is_none() {
+        let store = config.database.open(Options::default(), Box::new(|_| {}))?;
+        let keys = store.identity().and_then(|identity| Keys::generate(&identity));
+        store.close();
+        keys?.save(dir)?;
     }
     files::write(&dir.join(config::FILE), settings, matches!(config.database, Place::Postgres(_)))
 }

@@ -7,7 +7,7 @@ use pushy_core::auth::AuthError;
 use pushy_core::ids::NodeRef;
 use pushy_server::config::ChefServer;
 use pushy_server::directory::Kind;
-use pushy_server::principals::{Action, Chef, OrgRef, Principals, Unanswered};
+use pushy_server::principals::{Action, Chef, Hooks, OrgRef, Principals, Unanswered};
 use pushy_tests::chef_stub::{ChefStub, Instead, SIGNER};
 
 use crate::lab::{Folder, public};
@@ -36,8 +36,11 @@ impl Bench {
         let (hand, gone) = (Arc::new(Mutex::new(Instant::now())), Arc::new(Mutex::new(Vec::new())));
         let (clock, list) = (Arc::clone(&hand), Arc::clone(&gone));
         let clock = Arc::new(move || *clock.lock().expect("no panic"));
-        let on_gone = Box::new(move |node| list.lock().expect("no panic").push(node));
-        let source = Chef::with_organizations(&settings, clock, on_gone).expect("a source");
+        let hooks = Hooks {
+            on_gone: Box::new(move |node| list.lock().expect("no panic").push(node)),
+            on_heard: Box::new(|_| {}),
+        };
+        let source = Chef::with_organizations(&settings, clock, hooks).expect("a source");
         Bench { chef, source: Principals::Chef(Arc::new(source)), hand, gone }
     }
 

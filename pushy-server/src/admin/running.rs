@@ -26,13 +26,14 @@ impl Admin {
         let driver = self.driver.as_ref().ok_or_else(not_running)?;
         let timeout = timeout.and_then(|secs| Duration::try_from_secs_f64(secs).ok());
         let timeout = timeout.unwrap_or(self.drain_timeout);
-        if self.ops.health.drain(!cancel) {
+        let until = tokio::time::Instant::now().checked_add(timeout);
+        if self.ops.health.drain(!cancel, until) {
             self.ops.audit_line(if cancel { "drain_cancelled" } else { "drain" }, json!({ "by": who }));
             if cancel {
                 tracing::info!("the drain is called off; new jobs are taken again");
             } else {
                 tracing::info!("draining: no new jobs; the server stops when the running ones are over");
-                tokio::spawn(stop_when_idle(Arc::clone(&self.ops), driver.clone(), timeout));
+                tokio::spawn(stop_when_idle(Arc::clone(&self.ops), driver.clone()));
             }
         }
         let jobs = driver.look(|server, _| server.unfinished_jobs()).await?;
@@ -64,15 +65,14 @@ impl Admin {
     }
 }
 
-/// Waits until no job is unfinished, or for so long; a drain that is called off ends it.
-async fn stop_when_idle(ops: Arc<Ops>, driver: Handle, timeout: Duration) {
-    let end = tokio::time::Instant::now().checked_add(timeout);
+/// Waits until no job is unfinished, or as long as the last drain said; a drain that is called off ends it.
+async fn stop_when_idle(ops: Arc<Ops>, driver: Handle) {
     loop {
         if !ops.health.is_draining() {
             return;
         }
         let Ok(jobs) = driver.look(|server, _| server.unfinished_jobs()).await else { return };
-        let late = end.is_some_and(|end| tokio::time::Instant::now() >= end);
+        let late = ops.health.drain_ends().is_some_and(|end| tokio::time::Instant::now() >= end);
         if jobs == 0 || late {
             match jobs {
                 0 => tracing::info!("drained: no job is running"),

@@ -10,7 +10,7 @@ use super::Api;
 use super::error::Failure;
 use crate::directory::{Kind, Principal, StoredKey};
 use crate::ops::audit;
-use crate::principals::{Action, OrgRef, Unanswered};
+use crate::principals::{Action, OrgRef};
 
 /// Somebody whose signature fits and who belongs to the organization.
 #[derive(Debug, Clone)]
@@ -40,12 +40,7 @@ pub(super) async fn authenticate(
     body: &[u8],
 ) -> Result<Caller, Failure> {
     let user = head.user();
-    let found = api.principals.look_up(org, user).await;
-    match &found {
-        Err(Unanswered::BadGateway(_) | Unanswered::Unavailable(_)) => api.ops.health.chef.bad(),
-        _ => api.ops.health.chef.good(),
-    }
-    let found = found?;
+    let found = api.principals.look_up(org, user).await?;
     if !found.known {
         return Err(AuthError::UnknownPrincipal { user: user.to_owned() }.into());
     }
@@ -78,6 +73,12 @@ fn fitting_key<'a>(
 impl Caller {
     /// A line in the audit log: who, from where, and `about`. That it cannot be written stops nothing.
     pub(super) fn audit(&self, api: &Api, parts: &Parts, what: &str, mut about: serde_json::Value) {
+        self.describe(api, parts, &mut about);
+        api.ops.audit_line(what, about);
+    }
+
+    /// Adds who and from where to the object of a line.
+    pub(super) fn describe(&self, api: &Api, parts: &Parts, about: &mut serde_json::Value) {
         let origin = api.ops.audit.origin(parts);
         about["org"] = self.org.name.as_str().into();
         about["user"] = self.name.as_str().into();
@@ -85,7 +86,6 @@ impl Caller {
         about["key"] = audit::fingerprint(&self.public_key).into();
         about["address"] = origin.address.map(|address| address.to_string()).into();
         about["via"] = origin.via.map(|address| address.to_string()).into();
-        api.ops.audit_line(what, about);
     }
 
     /// The read rule (3.3).
@@ -116,9 +116,6 @@ pub(super) async fn organizations_of_user(
     wanted: impl Fn(&OrgId) -> bool,
 ) -> Vec<OrgId> {
     let Ok(head) = read(parts) else { return Vec::new() };
-    let theirs = api.principals.organizations_of_user(head.user(), wanted).await;
-    let signed = |(org, user): (OrgId, Arc<Principal>)| {
-        fitting_key(&head, parts, body, &[user]).is_ok().then_some(org)
-    };
-    theirs.into_iter().filter_map(signed).collect()
+    let signed = |user: &Arc<Principal>| fitting_key(&head, parts, body, std::slice::from_ref(user)).is_ok();
+    api.principals.organizations_of_user(head.user(), wanted, signed).await
 }

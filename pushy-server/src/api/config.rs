@@ -41,7 +41,7 @@ pub(super) async fn get(
         public_key: caller.public_key,
         is_node: itself,
         client: client_text(parts),
-        address: super::peer(parts),
+        address: api.ops.audit.origin(parts).address.map(|address| address.to_string()).unwrap_or_default(),
     };
     let body = api.driver.config(request).await.map_err(|e| Failure::Unavailable(e.message().to_owned()))?;
     Ok(json_response(StatusCode::OK, body))

@@ -1,11 +1,13 @@
 //! `jobs`, `jobs/ID` and a job's output (2.4.3 to 2.4.6).
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode, header};
-use pushy_core::ErrorCode;
 use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{JobRequest, JobStatus};
+use pushy_core::{Error, ErrorCode};
 
 use super::auth::Caller;
 use super::error::Failure;
@@ -42,16 +44,25 @@ pub(super) async fn post(
     if api.ops.health.is_draining() {
         return Err(Failure::Unavailable(DRAINING.into()));
     }
-    let (org, name) = (caller.org.clone(), caller.name.clone());
-    // Options are secrets (decision 43); who asked for what on how many nodes is not.
-    let (command, nodes) = (job.command.clone(), job.nodes.len());
-    let id = api.driver.start_job(org.id, name.clone(), job).await.map_err(|e| match e.code() {
+    let org = caller.org.clone();
+    let (driver, ops) = (api.driver.clone(), Arc::clone(&api.ops));
+    caller.describe(api, parts, &mut about);
+    // A job runs whether or not its requester waits for the answer: nor does what is written about it.
+    let start = async move {
+        // Options are secrets (decision 43); who asked for what on how many nodes is not.
+        let (command, nodes) = (job.command.clone(), job.nodes.len());
+        let id = driver.start_job(caller.org.id, caller.name.clone(), job).await?;
+        about["job"] = id.as_str().into();
+        ops.audit_line("job_started", about);
+        let (org, user) = (caller.org.name, caller.name);
+        tracing::info!(job = id.as_str(), org = org.as_str(), ?user, ?command, nodes, "job started");
+        Ok::<_, Error>(id)
+    };
+    let started = tokio::spawn(start).await.map_err(|e| Failure::Internal(format!("start: {e}")))?;
+    let id = started.map_err(|e| match e.code() {
         ErrorCode::Internal => Failure::Internal(e.message().to_owned()),
         _ => Failure::Unavailable(e.message().to_owned()),
     })?;
-    about["job"] = id.as_str().into();
-    caller.audit(api, parts, "job_started", about);
-    tracing::info!(job = id.as_str(), org = org.name.as_str(), user = ?name, ?command, nodes, "job started");
     let base = negotiate::base_uri(&parts.headers, api.scheme, &api.authority);
     let uri = if super::names_org(parts.uri.path()) {
         format!("{base}/organizations/{}/pushy/jobs/{id}", org.name)

@@ -293,12 +293,6 @@ async fn answer(
     }
 }
 
-/// The network address of the other end; empty when the listener does not say.
-fn peer(parts: &Parts) -> String {
-    let info = parts.extensions.get::<axum::extract::ConnectInfo<std::net::SocketAddr>>();
-    info.map(|info| info.0.ip().to_string()).unwrap_or_default()
-}
-
 /// The whole body: at most [`MAX_BODY`] bytes, within [`BODY_TIME`].
 async fn read_body(body: Body) -> Result<axum::body::Bytes, Failure> {
     let whole = tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, MAX_BODY)).await;

@@ -1,22 +1,22 @@
 //! Nodes and search in Chef's words, for a server that stands alone: `nodes`, `nodes/NAME`, `search/node`, and what
 //! agents publish with `PUT pushy/nodes/NAME` (decision 44).
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{Response, StatusCode};
-use pushy_core::ErrorCode;
 use pushy_core::node_document::{MAX_DOCUMENT, NodeDocument};
 use pushy_core::search::{Page, Query, Sort, select};
+use pushy_core::{Error, ErrorCode};
 use serde_json::{Map, Value, json};
 
 use super::auth::Caller;
 use super::error::Failure;
 use super::negotiate;
 use super::{Api, json_response, query};
-use crate::directory::{Change, Kind};
+use crate::directory::{Change, Directory, Kind};
 use crate::nodes::{Node, Published};
 
 /// Rows of a search that names no number, as Chef Infra Server's.
@@ -57,16 +57,20 @@ pub(super) async fn get(
     caller: Caller,
     name: &str,
 ) -> Result<Response<Body>, Failure> {
-    let nodes = nodes(api, parts, &caller).await?;
-    match nodes.binary_search_by(|node| node.name.as_str().cmp(name)) {
-        Ok(at) => Ok(json_response(StatusCode::OK, nodes[at].chef_node.clone())),
-        Err(_) => Err(Failure::Refused(StatusCode::NOT_FOUND, format!("node '{}' not found", shown(name)))),
+    let directory = readable(api, parts, &caller).await?;
+    let node = {
+        let directory = directory.read().unwrap_or_else(PoisonError::into_inner);
+        directory.org(caller.org.name.as_str()).and_then(|org| org.nodes.get(name)).cloned()
+    };
+    match node {
+        Some(node) => Ok(json_response(StatusCode::OK, node.chef_node.clone())),
+        None => Err(Failure::Refused(StatusCode::NOT_FOUND, format!("node '{}' not found", shown(name)))),
     }
 }
 
 /// `search`: what can be searched.
 pub(super) async fn indexes(api: &Api, parts: &Parts, caller: Caller) -> Result<Response<Body>, Failure> {
-    nodes(api, parts, &caller).await?;
+    readable(api, parts, &caller).await?;
     let base = base(api, parts, &caller);
     Ok(json_response(StatusCode::OK, json!({ "node": format!("{base}/search/node") }).to_string()))
 }
@@ -79,11 +83,12 @@ pub(super) async fn search(
     index: &str,
     filter: Option<&[u8]>,
 ) -> Result<Response<Body>, Failure> {
-    let nodes = nodes(api, parts, &caller).await?;
     if index != "node" {
+        readable(api, parts, &caller).await?;
         let text = format!("I don't know how to search for {} data objects.", shown(index));
         return Err(Failure::Refused(StatusCode::NOT_FOUND, text));
     }
+    let nodes = nodes(api, parts, &caller).await?;
     let asked = Asked::read(parts)?;
     let filter = filter.map(Filter::read).transpose()?;
     let base = base(api, parts, &caller);
@@ -121,33 +126,49 @@ pub(super) async fn publish(
     // Reading it as JSON has shown that it is UTF-8.
     let text: Arc<str> = String::from_utf8_lossy(body).into();
     let published = Published { text, at: crate::clock::wall() };
-    let known = {
+    let (known, turn) = {
         let directory = directory.read().unwrap_or_else(PoisonError::into_inner);
         let org = directory.org(caller.org.name.as_str());
-        org.and_then(|org| org.nodes.get(name)).and_then(|node| node.published.clone())
+        let known = org.and_then(|org| org.nodes.get(name)).and_then(|node| node.published.clone());
+        (known, directory.turn())
     };
     let same = known.is_some_and(|old| {
         old.text == published.text && published.at.0 - old.at.0 < REWRITE.as_micros() as i64
     });
     if !same {
-        let change =
-            Change::PublishNode { org: caller.org.name.clone(), node: name.to_owned(), document: published };
-        api.store
-            .change_directory(vec![change.clone()])
-            .await
-            .map_err(|e| Failure::Internal(e.message().to_owned()))?;
-        directory.write().unwrap_or_else(PoisonError::into_inner).apply(change);
-        tracing::debug!(node = ?name, org = caller.org.name.as_str(), "published what it is");
+        let (store, directory) = (Arc::clone(&api.store), Arc::clone(directory));
+        let (org, node) = (caller.org.name.clone(), name.to_owned());
+        // Stored and applied, or neither, whether or not the node waits for the answer.
+        let change = async move {
+            let _turn = turn.lock_owned().await;
+            tracing::debug!(?node, org = org.as_str(), "publishes what it is");
+            let change = Change::PublishNode { org, node, document: published };
+            store.change_directory(vec![change.clone()]).await?;
+            directory.write().unwrap_or_else(PoisonError::into_inner).apply(change);
+            Ok::<_, Error>(())
+        };
+        let changed = tokio::spawn(change).await.map_err(|e| Failure::Internal(format!("publish: {e}")))?;
+        changed.map_err(|e| Failure::Internal(e.message().to_owned()))?;
     }
     let uri = format!("{}/nodes/{name}", base(api, parts, &caller));
     Ok(json_response(StatusCode::OK, json!({ "uri": uri }).to_string()))
 }
 
-/// The organization's nodes, for somebody who may read.
-async fn nodes(api: &Api, parts: &Parts, caller: &Caller) -> Result<Vec<Arc<Node>>, Failure> {
+/// Where the nodes are, for somebody who may read them.
+async fn readable<'a>(
+    api: &'a Api,
+    parts: &Parts,
+    caller: &Caller,
+) -> Result<&'a RwLock<Directory>, Failure> {
     let directory = api.principals.directory().ok_or_else(chef_has_them)?;
     caller.may_read(api).await?;
     negotiate::acceptable(&parts.headers, "application", "json")?;
+    Ok(directory)
+}
+
+/// The organization's nodes, for somebody who may read.
+async fn nodes(api: &Api, parts: &Parts, caller: &Caller) -> Result<Vec<Arc<Node>>, Failure> {
+    let directory = readable(api, parts, caller).await?;
     let directory = directory.read().unwrap_or_else(PoisonError::into_inner);
     Ok(directory.org(caller.org.name.as_str()).map(|org| org.nodes.all()).unwrap_or_default())
 }

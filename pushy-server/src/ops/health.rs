@@ -1,9 +1,11 @@
 //! Whether the server should get requests: `/readyz`, and what a drain changes about it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use pushy_core::time::Millis;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::clock;
 
@@ -43,6 +45,7 @@ pub struct Health {
     /// Questions to the Chef server.
     pub chef: Need,
     draining: AtomicBool,
+    drain_ends: Mutex<Option<Instant>>,
     /// Told when a drain is over and the server should stop.
     pub(crate) drained: Notify,
 }
@@ -56,9 +59,16 @@ impl Health {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Begins or calls off a drain; answers whether that changed anything.
-    pub(crate) fn drain(&self, on: bool) -> bool {
+    /// Begins or calls off a drain; answers whether that changed anything. `until`: the server stops then at the latest,
+    /// whatever an earlier drain said; `None`: not before its jobs are over.
+    pub(crate) fn drain(&self, on: bool, until: Option<Instant>) -> bool {
+        *self.drain_ends.lock().unwrap_or_else(PoisonError::into_inner) = until;
         self.draining.swap(on, Ordering::Relaxed) != on
+    }
+
+    /// When a drain gives up waiting for jobs.
+    pub(crate) fn drain_ends(&self) -> Option<Instant> {
+        *self.drain_ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why requests should go elsewhere; nothing when they should not.

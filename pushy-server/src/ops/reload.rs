@@ -48,6 +48,8 @@ struct State {
     level: LevelFilter,
     files: Option<(PathBuf, PathBuf)>,
     stamps: [Stamp; 2],
+    /// What was last wrong with them.
+    trouble: Option<String>,
 }
 
 impl Reload {
@@ -58,7 +60,7 @@ impl Reload {
             None => [None, None],
         };
         let level = config.operation.log_level.0;
-        let state = State { started, level, files: config.tls.clone(), stamps };
+        let state = State { started, level, files: config.tls.clone(), stamps, trouble: None };
         let keep_level = config.keep_log_level;
         Reload { dir: config.dir.clone(), ops, tls, keep_level, state: Mutex::new(state) }
     }
@@ -133,8 +135,10 @@ impl Reload {
         let Some((cert, key)) = self.state().files.clone() else { return Ok(false) };
         // Before the files: what changes while they are read is read again.
         let stamps = [stamp(&cert), stamp(&key)];
-        self.state().stamps = stamps;
         tls.reload_from_acceptor(tls::acceptor_of(&cert, &key)?);
+        // Not sooner: what cannot be read is tried again, since a change of its owner shows in no stamp.
+        let mut state = self.state();
+        (state.stamps, state.trouble) = (stamps, None);
         Ok(true)
     }
 
@@ -149,10 +153,12 @@ impl Reload {
         }
         match self.read_certificate() {
             Ok(_) => tracing::info!("certificate and key have changed and were read"),
-            Err(error) => tracing::error!(
-                "certificate or key have changed, but the old ones stay in use: {}",
-                error.message()
-            ),
+            Err(error) => {
+                let text = error.message();
+                if self.state().trouble.replace(text.to_owned()).as_deref() != Some(text) {
+                    tracing::error!("certificate or key have changed, but the old ones stay in use: {text}");
+                }
+            }
         }
     }
 

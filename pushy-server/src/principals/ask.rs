@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pushy_core::client::{Client, Document, Settings, TlsSettings};
 use pushy_core::{Error, ErrorCode, Result};
@@ -14,6 +14,8 @@ use crate::config::ChefServer;
 
 /// Questions on their way at the same time; more wait their turn within the time limit.
 const CONNECTIONS: usize = 16;
+/// Between two lines in the log about answers that are of no use.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Asks one Chef server as one of its users or clients.
 pub(super) struct Asker {
@@ -25,6 +27,10 @@ pub(super) struct Asker {
     who: String,
     /// Whether the last question got no answer, so that the log tells of a change and not of every request.
     away: AtomicBool,
+    /// When the log last told of an answer that is of no use.
+    odd: Mutex<Option<Instant>>,
+    /// Told of every question whether it was answered.
+    on_heard: Box<dyn Fn(bool) + Send + Sync>,
 }
 
 /// Puts a client back when its question is over, also when nobody waits for the answer any more.
@@ -43,7 +49,7 @@ impl Drop for Borrowed<'_> {
 
 impl Asker {
     /// Checks the settings; opens nothing.
-    pub(super) fn new(chef: &ChefServer) -> Result<Asker> {
+    pub(super) fn new(chef: &ChefServer, on_heard: Box<dyn Fn(bool) + Send + Sync>) -> Result<Asker> {
         let key = chef.read_key()?;
         let mut settings = Settings::new(&chef.url, &chef.client_name);
         settings.key = Some(std::sync::Arc::new(key));
@@ -65,6 +71,8 @@ impl Asker {
             timeout: chef.timeout,
             who: chef.client_name.clone(),
             away: AtomicBool::new(false),
+            odd: Mutex::new(None),
+            on_heard,
         })
     }
 
@@ -82,15 +90,14 @@ impl Asker {
                 return Err(self.unreachable(what, &Error::new(ErrorCode::Timeout, "no answer in time")));
             }
         };
-        match read(&document) {
-            Ok(value) => {
-                if self.away.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the Chef server answers again");
-                }
-                Ok(value)
+        let read = read(&document);
+        if !matches!(read, Err(Strange::Busy(_))) {
+            (self.on_heard)(true);
+            if self.away.swap(false, Ordering::Relaxed) {
+                tracing::info!("the Chef server answers again");
             }
-            Err(strange) => Err(self.strange(what, &strange)),
         }
+        read.map_err(|strange| self.strange(what, &strange))
     }
 
     async fn fetch(&self, path: &str) -> Result<Document> {
@@ -101,8 +108,9 @@ impl Asker {
         borrowed.client.as_ref().ok_or_else(closed)?.document(path).await
     }
 
-    /// One line in the log when it begins; details there, not in answers, which anybody may see.
-    fn report(&self, what: &str, why: &str) {
+    /// It does not answer: one line in the log when that begins; details there, not in answers, which anybody may see.
+    fn is_away(&self, what: &str, why: &str) {
+        (self.on_heard)(false);
         if self.away.swap(true, Ordering::Relaxed) {
             tracing::debug!("cannot ask the Chef server for {what}: {why}");
         } else {
@@ -110,8 +118,20 @@ impl Asker {
         }
     }
 
+    /// It answers, but not so that it helps: a line once in a while, since that may concern one organization only.
+    fn is_odd(&self, text: &str) {
+        let now = Instant::now();
+        let mut last = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|at| now - at < QUIET) {
+            tracing::debug!("{text}");
+        } else {
+            *last = Some(now);
+            tracing::warn!("{text}");
+        }
+    }
+
     fn unreachable(&self, what: &str, error: &Error) -> Unanswered {
-        self.report(what, error.message());
+        self.is_away(what, error.message());
         let text = |why: &str| format!("cannot ask the Chef server for {what}: {why}");
         match error.code() {
             ErrorCode::Timeout => Unanswered::Unavailable(text("no answer in time")),
@@ -130,10 +150,15 @@ impl Asker {
             }
             Strange::Body(body) => format!("the Chef server answers with {body} when asked for {what}"),
         };
-        self.report(what, &text);
         match strange {
-            Strange::Busy(_) => Unanswered::Unavailable(text),
-            Strange::Forbidden(_) | Strange::Status(_) | Strange::Body(_) => Unanswered::BadGateway(text),
+            Strange::Busy(_) => {
+                self.is_away(what, &text);
+                Unanswered::Unavailable(text)
+            }
+            Strange::Forbidden(_) | Strange::Status(_) | Strange::Body(_) => {
+                self.is_odd(&text);
+                Unanswered::BadGateway(text)
+            }
         }
     }
 }

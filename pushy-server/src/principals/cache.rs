@@ -1,7 +1,8 @@
 //! Short memory with one question at a time: who asks for what is being asked already waits for that answer.
 //!
 //! An answer is as old as its question: it is kept from the moment the question left, so that a lifetime is a promise
-//! about how long something revoked can still hold. Nothing runs in the background: a caller that goes away leaves the
+//! about how long something revoked can still hold; that there was none counts from when that was clear, so that a question
+//! which took longer than that is not asked again by everybody who waited for it. Nothing runs in the background: a caller that goes away leaves the
 //! question to the next one.
 
 use std::collections::HashMap;
@@ -87,7 +88,8 @@ impl<V: Clone> Cache<V> {
         }
         let answer = ask().await;
         let lifetime = lifetime(&answer);
-        *lock(&slot.answer) = (!lifetime.is_zero()).then(|| (answer.clone(), began + lifetime));
+        let from = if answer.is_ok() { began } else { (self.clock)() };
+        *lock(&slot.answer) = (!lifetime.is_zero()).then(|| (answer.clone(), from + lifetime));
         answer
     }
 
@@ -154,6 +156,9 @@ mod tests {
             let ask = || async {
                 let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
                 tokio::task::yield_now().await;
+                if key.starts_with("bad slow") {
+                    self.pass(5 * SECOND);
+                }
                 if key.starts_with("bad") { Err(Unanswered::BadGateway("no".into())) } else { Ok(number) }
             };
             self.cache.get(key, lifetime, ask).await
@@ -162,6 +167,22 @@ mod tests {
         fn asked(&self) -> u32 {
             self.asked.load(Ordering::Relaxed)
         }
+    }
+
+    /// The answers of many who ask at once; the first of them goes away.
+    async fn many(bench: &Bench, key: &str, count: usize) -> Vec<Answer<u32>> {
+        let mut waiting: Vec<_> = (0..count).map(|_| Box::pin(bench.get(key))).collect();
+        // All have begun before the first is finished.
+        for future in &mut waiting {
+            let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_ready()));
+            assert!(!poll.await);
+        }
+        drop(waiting.remove(0));
+        let mut answers = Vec::new();
+        for future in waiting {
+            answers.push(future.await);
+        }
+        answers
     }
 
     #[tokio::test]
@@ -187,20 +208,17 @@ mod tests {
     #[tokio::test]
     async fn one_asks_and_all_hear() {
         let bench = Bench::new(100);
-        let all = (0..50).map(|_| bench.get("a"));
-        let mut answers = Vec::new();
-        let mut waiting: Vec<_> = all.map(Box::pin).collect();
-        // All have begun before the first is finished.
-        for future in &mut waiting {
-            let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_ready()));
-            assert!(!poll.await);
-        }
         // Whoever asked goes away: the next one asks.
-        drop(waiting.remove(0));
-        for future in waiting {
-            answers.push(future.await);
-        }
-        assert_eq!(answers, vec![Ok(2); 49]);
+        assert_eq!(many(&bench, "a", 50).await, vec![Ok(2); 49]);
+        assert_eq!(bench.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_took_long_in_vain_is_asked_once_for_all() {
+        let bench = Bench::new(100);
+        let answers = many(&bench, "bad slow", 50).await;
+        assert!(answers.iter().all(Result::is_err));
+        // By the one who went away, and by one for all others.
         assert_eq!(bench.asked(), 2);
     }
 

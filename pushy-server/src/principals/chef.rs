@@ -27,8 +27,13 @@ const MOST_GROUPS: usize = 1_000;
 /// Organizations that `_status` looks at for one user.
 const MOST_ORGS: usize = 16;
 
-/// What is done about a node that is gone.
-pub type OnGone = Box<dyn Fn(NodeRef) + Send + Sync>;
+/// What is done about what the Chef server says.
+pub struct Hooks {
+    /// A node is gone.
+    pub on_gone: Box<dyn Fn(NodeRef) + Send + Sync>,
+    /// A question has left: whether the Chef server answered it, whatever it said.
+    pub on_heard: Box<dyn Fn(bool) + Send + Sync>,
+}
 
 /// Where organizations and groups are.
 enum Groups {
@@ -48,7 +53,7 @@ pub struct Chef {
     names: Cache<Arc<Names>>,
     groups: Cache<Option<Arc<Group>>>,
     admins: Cache<bool>,
-    on_gone: OnGone,
+    on_gone: Box<dyn Fn(NodeRef) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Chef {
@@ -68,8 +73,8 @@ impl Chef {
     ///
     /// # Errors
     /// When the key or a certificate cannot be used.
-    pub fn with_organizations(chef: &ChefServer, clock: Clock, on_gone: OnGone) -> pushy_core::Result<Chef> {
-        Chef::new(chef, Groups::Chef, clock, on_gone)
+    pub fn with_organizations(chef: &ChefServer, clock: Clock, hooks: Hooks) -> pushy_core::Result<Chef> {
+        Chef::new(chef, Groups::Chef, clock, hooks)
     }
 
     /// A source for a Chef server without organizations: everybody there belongs to `org`, whose groups are in `directory`.
@@ -80,16 +85,16 @@ impl Chef {
         chef: &ChefServer,
         (org, directory): (OrgRef, Arc<RwLock<Directory>>),
         clock: Clock,
-        on_gone: OnGone,
+        hooks: Hooks,
     ) -> pushy_core::Result<Chef> {
-        Chef::new(chef, Groups::Own { org, directory }, clock, on_gone)
+        Chef::new(chef, Groups::Own { org, directory }, clock, hooks)
     }
 
-    fn new(chef: &ChefServer, groups_are: Groups, clock: Clock, on_gone: OnGone) -> pushy_core::Result<Chef> {
+    fn new(chef: &ChefServer, groups_are: Groups, clock: Clock, hooks: Hooks) -> pushy_core::Result<Chef> {
         let most = |lifetime: Duration| if lifetime.is_zero() { 0 } else { MOST_ANSWERS };
         let (of_names, of_groups) = (most(chef.principal_cache), most(chef.group_cache));
         Ok(Chef {
-            asker: Asker::new(chef)?,
+            asker: Asker::new(chef, hooks.on_heard)?,
             groups_are,
             principal_lifetime: chef.principal_cache,
             group_lifetime: chef.group_cache,
@@ -97,7 +102,7 @@ impl Chef {
             names: Cache::new(Arc::clone(&clock), of_names),
             groups: Cache::new(Arc::clone(&clock), of_groups),
             admins: Cache::new(clock, of_groups),
-            on_gone,
+            on_gone: hooks.on_gone,
         })
     }
 
@@ -282,7 +287,8 @@ impl Chef {
         &self,
         name: &str,
         wanted: impl Fn(&OrgId) -> bool,
-    ) -> Vec<(OrgId, Arc<Principal>)> {
+        signed: impl Fn(&Arc<Principal>) -> bool,
+    ) -> Vec<OrgId> {
         let mut known = match &self.groups_are {
             Groups::Own { org, .. } => vec![org.clone()],
             Groups::Chef => self.orgs.known().into_iter().flatten().collect(),
@@ -291,9 +297,18 @@ impl Chef {
         known.truncate(MOST_ORGS);
         let mut theirs = Vec::new();
         for org in known {
-            let Ok(found) = self.look_up(org.name.as_str(), name).await else { continue };
-            let user = found.members.into_iter().find(|who| who.kind == Kind::User);
-            theirs.extend(user.map(|user| (found.org.id, user)));
+            let found = match self.look_up(org.name.as_str(), name).await {
+                Ok(found) => found,
+                // Nobody anywhere has this name.
+                Err(Unanswered::Refused(AuthError::UnknownPrincipal { .. })) => break,
+                Err(_) => continue,
+            };
+            match found.members.iter().find(|who| who.kind == Kind::User) {
+                Some(user) if signed(user) => theirs.push(found.org.id),
+                // In every organization the user's keys are the same.
+                Some(_) => break,
+                None => {}
+            }
         }
         theirs
     }

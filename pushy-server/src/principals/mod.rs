@@ -14,7 +14,7 @@ use pushy_core::auth::AuthError;
 use pushy_core::ids::{OrgId, OrgName};
 
 pub use cache::{Clock, system_clock};
-pub use chef::{Chef, OnGone};
+pub use chef::{Chef, Hooks};
 
 use crate::config::ChefServer;
 use crate::directory::{Change, Directory, Kind, Principal};
@@ -89,11 +89,11 @@ impl Principals {
         chef: Option<&ChefServer>,
         directory: Arc<RwLock<Directory>>,
         store: &dyn Store,
-        on_gone: OnGone,
+        hooks: Hooks,
     ) -> pushy_core::Result<Principals> {
         let Some(chef) = chef else { return Ok(Principals::Directory(directory)) };
         let source = match &chef.organization {
-            None => Chef::with_organizations(chef, system_clock(), on_gone)?,
+            None => Chef::with_organizations(chef, system_clock(), hooks)?,
             Some(name) => {
                 let known = read(&directory).org(name.as_str()).map(|org| org.id.clone());
                 let id = match known {
@@ -107,14 +107,14 @@ impl Principals {
                     }
                 };
                 let org = OrgRef { name: name.clone(), id };
-                Chef::without_organizations(chef, (org, directory), system_clock(), on_gone)?
+                Chef::without_organizations(chef, (org, directory), system_clock(), hooks)?
             }
         };
         Ok(Principals::Chef(Arc::new(source)))
     }
 
     /// The server's own directory, unless a Chef server is asked: then nodes and search are that server's too.
-    pub fn directory(&self) -> Option<&RwLock<Directory>> {
+    pub fn directory(&self) -> Option<&Arc<RwLock<Directory>>> {
         match self {
             Principals::Directory(directory) => Some(directory),
             Principals::Chef(_) => None,
@@ -164,21 +164,24 @@ impl Principals {
         }
     }
 
-    /// Those of the organizations with these GUIDs to which a user of this name belongs, each with the user's keys.
-    /// Nothing where nobody can say.
+    /// Those of the organizations with these GUIDs to which a user of this name belongs, if the request is `signed` by that
+    /// user. Nothing where nobody can say. A name or signature that does not fit costs one question.
     pub async fn organizations_of_user(
         &self,
         name: &str,
         wanted: impl Fn(&OrgId) -> bool,
-    ) -> Vec<(OrgId, Arc<Principal>)> {
+        signed: impl Fn(&Arc<Principal>) -> bool,
+    ) -> Vec<OrgId> {
         match self {
             Principals::Directory(directory) => {
                 let directory = read(directory);
-                let Some(user) = directory.user(name) else { return Vec::new() };
+                if !directory.user(name).is_some_and(&signed) {
+                    return Vec::new();
+                }
                 let theirs = directory.orgs().filter(|(_, org)| org.users.contains(name) && wanted(&org.id));
-                theirs.map(|(_, org)| (org.id.clone(), Arc::clone(user))).collect()
+                theirs.map(|(_, org)| org.id.clone()).collect()
             }
-            Principals::Chef(chef) => chef.organizations_of_user(name, wanted).await,
+            Principals::Chef(chef) => chef.organizations_of_user(name, wanted, signed).await,
         }
     }
 }

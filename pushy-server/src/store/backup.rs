@@ -109,8 +109,13 @@ pub fn save(place: &Place, settings: &str, path: &Path) -> Result<Summary> {
 }
 
 fn save_as(place: &Place, settings: &str, path: &Path) -> Result<Summary> {
-    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let file = open().map_err(|e| io(path, &e))?;
+    // A left-over may be somebody else's, or a link: what is written here is for nobody but its owner.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(path, &e)),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let file = file.map_err(|e| io(path, &e))?;
     let mut out =
         Writer { file: BufWriter::new(file), path: path.to_owned(), hash: Sha256::new(), rows: 0, jobs: 0 };
     // The database is where it is; what is restored may go elsewhere.

@@ -63,16 +63,19 @@ impl Place {
     pub fn create(&self) -> Result<()> {
         match self {
             Place::Sqlite(path) => SqliteStore::create(path),
-            Place::Postgres(_) => {
-                let store = self.open(Options::default(), Box::new(|_| {}))?;
-                let used = store.directory()?.orgs().next().is_some() || !store.restore()?.jobs.is_empty();
+            #[cfg(feature = "postgres")]
+            Place::Postgres(url) => {
+                let store = super::PostgresStore::open(url, Options::default(), Box::new(|_| {}))?;
+                let used = store.is_used();
                 store.close();
-                if used {
+                if used? {
                     let text = format!("{}: not empty; give a new database", self.label());
                     return Err(Error::new(ErrorCode::InvalidState, text));
                 }
                 Ok(())
             }
+            #[cfg(not(feature = "postgres"))]
+            Place::Postgres(_) => Err(without()),
         }
     }
 

@@ -154,6 +154,13 @@ async fn rest_and_feeds_through_nginx() {
     let rest = tokio::task::spawn_blocking(rest).await.expect("no panic");
     assert!(rest.contains("job_complete"), "{rest}");
 
+    // Nodes and search, which are no push jobs.
+    for path in ["nodes", "nodes/web-1", "search/node?q=name:web*", "environments/_default/nodes"] {
+        let call = lab.call("GET", &format!("/organizations/acme/{path}")).by(&lab.admin);
+        let answer = ask(front, call.header("Host", "push.example.com").request()).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("web-1"), "{path}: {answer}");
+    }
+
     // Limits, and nothing but the API.
     let long = lab
         .call("POST", "~/jobs")

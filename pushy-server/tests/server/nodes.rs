@@ -3,7 +3,9 @@
 use pushy_core::node_document::{MAX_DOCUMENT, NodeDocument};
 use serde_json::{Value, json};
 
-use crate::lab::{Actor, Answer, Lab, arg, cli};
+use pushy_server::admin::{Command, NewKey};
+
+use crate::lab::{Actor, Answer, Lab, arg, cli, public_key};
 
 const ORG: &str = "/organizations/acme";
 
@@ -198,4 +200,30 @@ async fn what_the_administrator_sets_wins_and_lasts() {
     let lab = Lab::start_in(lab.stop().await).await;
     let node: Value = lab.get(&lab.admin, &format!("{ORG}/nodes/web1")).await.json();
     assert_eq!((&node["chef_environment"], &node["run_list"]), (&json!("dev"), &json!(["role[db]"])));
+}
+
+#[tokio::test]
+async fn changes_at_the_same_time_are_made_one_after_the_other() {
+    let lab = Lab::start().await;
+    lab.node("web-1", 0).await;
+    let set = |field: &str| {
+        let fields = vec![(field.to_owned(), Some("x".to_owned()))];
+        Command::NodeSet { org: None, names: vec!["web-1".into()], fields }
+    };
+    let add = || {
+        let nodes = vec![NewKey { name: "web-2".into(), public_key: public_key(1) }];
+        Command::NodeAdd { org: None, nodes }
+    };
+    let (roles, tags, one, other) = tokio::join!(
+        lab.operate(set("roles")),
+        lab.operate(set("tags")),
+        lab.operate(add()),
+        lab.operate(add())
+    );
+    roles.expect("set");
+    tags.expect("set");
+    assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    let found = lab.get(&lab.admin, "/organizations/acme/search/node?q=roles:x+AND+tags:x").await.json();
+    assert_eq!(found["total"], 1, "{found}");
+    lab.stop().await;
 }

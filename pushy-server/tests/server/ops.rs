@@ -229,6 +229,9 @@ async fn a_drain_that_takes_too_long_stops_all_the_same_and_the_job_goes_on() {
     let id = lab.post(&lab.admin, r#"{"command":"x","nodes":["web-1"]}"#).await.job_id();
     line.take_job().await;
     lab.job_until(&id, |job| job["status"] == "running").await;
+    // Another drain may be shorter than the one that is under way.
+    let long = Command::Drain { cancel: false, timeout: Some(600.0) };
+    assert_eq!(lab.operate(long).await.expect("draining")["timeout"], json!(600.0));
     cli(&["drain", arg(&lab.dir)]).await.expect("stopped");
     let lab = Lab::start_in(lab.stop().await).await;
     assert_eq!(lab.get(&lab.admin, &format!("~/jobs/{id}")).await.json()["status"], "running");
@@ -282,6 +285,19 @@ async fn who_started_what_where() {
     assert_eq!((&found[2]["user"], &found[2]["address"]), (&json!("eve"), &json!("127.0.0.1")));
     let text = std::fs::read_to_string(&path).expect("the audit log");
     assert!(!text.contains("secret") && !text.contains('\u{1b}') && !text.contains("PUBLIC KEY"), "{text}");
+
+    // Whoever does not wait for the answer has started the job all the same.
+    let call = lab.call("POST", "~/jobs").by(&lab.admin).json(r#"{"command":"gone","nodes":["a"]}"#);
+    drop(call.start().await);
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while lab.get(&lab.admin, "~/jobs?command=gone").await.json() == json!([]) {
+        assert!(tokio::time::Instant::now() < end, "no job");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    while lines(&lab).last().expect("a line")["command"] != "gone" {
+        assert!(tokio::time::Instant::now() < end, "no line about the job");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 
     // Rotated: the old name is written until a reload, the new file from then on.
     let old = lab.dir.join("audit.log.1");

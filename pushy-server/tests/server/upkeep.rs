@@ -282,3 +282,25 @@ async fn lists_take_pages_and_filters() {
     }
     lab.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_refused_leaves_a_database_elsewhere_empty() {
+    let Some(database) = postgres::database() else { return };
+    let (root, url) = (tempfile::tempdir().expect("a directory"), database.url());
+    let d = |name: &str| root.path().join(name).display().to_string();
+    let said = cli(&["init", "--admin", "Jane Doe", "--database", &url, &d("A")]).await.expect_err("a name");
+    assert!(said.contains("invalid user name \"Jane Doe\""), "{said}");
+    cli(&["init", &d("B")]).await.expect("a server");
+    let backup = d("backup");
+    cli(&["-d", &d("B"), "backup", &backup]).await.expect("a backup");
+    let restore = |dir: &str, keys: &str| {
+        let args = ["-d", dir, "restore", &backup, "--database", &url, "--keys", keys].map(str::to_owned);
+        async move { cli(&args.each_ref().map(String::as_str)).await }
+    };
+    let said = restore(&d("C"), &d("missing.json")).await.expect_err("no keys");
+    assert!(said.contains("missing.json"), "{said}");
+    restore(&d("C"), &d("B/keys.json")).await.expect("the database is still empty");
+    // Now it is not, although there is neither a running job nor, with a Chef server, an organization.
+    let said = cli(&["init", "--database", &url, &d("D")]).await.expect_err("a used database");
+    assert!(said.contains("not empty; give a new database"), "{said}");
+}

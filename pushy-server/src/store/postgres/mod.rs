@@ -7,14 +7,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use pushy_core::Result;
 use pushy_core::ids::{JobId, NodeName, OrgId};
 use pushy_core::job::Job;
 use pushy_core::server::{Record, Restored, Ticket};
+use pushy_core::{Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::schema::TABLES;
 use super::sql::{Columns as _, Value, closed, put_nodes, read_binding, read_job, read_node, storage};
 use super::statements::{self, Reply, Task};
 use super::{JobFilter, JobOutput, KeptFeed, OnSaved, Options, Pending, Prune, Store, StoreIdentity};
@@ -43,11 +45,16 @@ pub struct PostgresStore {
     stop: Mutex<Option<oneshot::Sender<()>>>,
 }
 
+/// For so long after a connection failed nobody tries again.
+const FAILED: Duration = Duration::from_secs(1);
+
 struct Readers {
     address: Address,
     options: Options,
     idle: Mutex<Vec<Session>>,
     permits: Semaphore,
+    /// The last attempt to connect, if it failed.
+    failed: Mutex<Option<(Instant, Error)>>,
 }
 
 type Read<'s, T> = Pin<Box<dyn Future<Output = std::result::Result<T, Fail>> + Send + 's>>;
@@ -93,6 +100,7 @@ impl PostgresStore {
                 options,
                 idle: Mutex::new(Vec::new()),
                 permits: Semaphore::new(READERS),
+                failed: Mutex::new(None),
             }),
             reading,
             stop: Mutex::new(Some(stop)),
@@ -119,6 +127,23 @@ impl PostgresStore {
         answer.recv().map_err(|_| closed())?
     }
 
+    /// Whether anything is kept in it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_used(&self) -> Result<bool> {
+        let address = self.readers.address.clone();
+        let tables = TABLES.iter().map(|table| format!("EXISTS (SELECT 1 FROM {})", table.name));
+        let sql = Arc::new(format!("SELECT ({})::int::bigint", tables.collect::<Vec<_>>().join(" OR ")));
+        self.read_now(move |session| {
+            let (address, sql) = (address.clone(), Arc::clone(&sql));
+            Box::pin(async move {
+                let found = rows(&address, session, &sql, &[], |row| row.number(0)).await?;
+                Ok(found.first().is_some_and(|used| *used != 0))
+            })
+        })
+    }
+
     fn task(&self, task: Task) -> Pending<u64> {
         let (tell, answer) = oneshot::channel();
         // The one who asked may have gone away.
@@ -142,6 +167,21 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 impl Readers {
+    /// A new connection. Where there was none a moment ago there is none now: everybody who waits for a turn would wait for
+    /// that as well.
+    async fn connect(&self) -> Result<Session> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, error)) = failed
+            && at.elapsed() < FAILED
+        {
+            return Err(error);
+        }
+        let session = Session::open(&self.address, self.options.busy_timeout.as_millis()).await;
+        let failed = session.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        session
+    }
+
     /// Runs `read` on a connection of its own. One that was lost while it lay idle is replaced.
     async fn read<T>(&self, read: impl for<'s> Fn(&'s Session) -> Read<'s, T>) -> Result<T> {
         let _permit = self.permits.acquire().await.map_err(|_| closed())?;
@@ -149,7 +189,7 @@ impl Readers {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let (session, old) = match idle {
                 Some(session) => (session, true),
-                None => (Session::open(&self.address, self.options.busy_timeout.as_millis()).await?, false),
+                None => (self.connect().await?, false),
             };
             match read(&session).await {
                 Ok(found) => {

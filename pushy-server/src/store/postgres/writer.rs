@@ -105,6 +105,16 @@ impl Writer {
                 Some(Write::Save(..)) | None => {}
             }
         }
+        if !self.undo.is_empty() {
+            // The last chance to take back what requesters were told there is not.
+            let _ = self.session().await;
+        }
+        for job in &self.undo {
+            tracing::error!(
+                job = job.as_str(),
+                "may have been stored although its requester was told that it was not"
+            );
+        }
         if let Some(session) = &self.session {
             // The end of the connection frees the lock too, but later.
             let _ = session.execute("SELECT pg_advisory_unlock(?1)", &[LOCK.into()]).await;

@@ -50,7 +50,7 @@ impl Checkpointer {
             // Little is left to do: the other one has just finished.
             checkpoint(writer);
         }
-        self.records += records;
+        self.records = self.records.saturating_add(records);
         // One that is at it has a word waiting already.
         if self.records >= RECORDS && wake.try_send(()).is_ok() {
             self.records = 0;

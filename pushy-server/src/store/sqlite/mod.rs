@@ -106,8 +106,10 @@ impl SqliteStore {
     ) -> Pending<T> {
         let (readers, path, options) = (Arc::clone(&self.readers), self.path.clone(), self.options);
         Box::pin(async move {
-            let _permit = readers.permits.clone().acquire_owned().await.map_err(|_| closed())?;
+            let permit = readers.permits.clone().acquire_owned().await.map_err(|_| closed())?;
             let work = move || {
+                // Whoever asked may go away; the connection is in use until this ends.
+                let _permit = permit;
                 let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
                 let connection = match idle {
                     Some(connection) => connection,

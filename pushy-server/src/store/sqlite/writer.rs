@@ -44,7 +44,11 @@ pub(super) fn write_loop(
         }
         match next {
             Some(Write::Task(task, reply)) => {
-                reply(in_transaction(&mut connection, |c| do_task(c, &task)).map_err(|e| e.of(path)));
+                let done = in_transaction(&mut connection, |c| do_task(c, &task)).map_err(|e| e.of(path));
+                // What a deleted row takes with it counts as well: it is not known how much that is.
+                let rows = done.as_ref().map_or(0, |rows| usize::try_from(*rows).unwrap_or(usize::MAX));
+                reply(done);
+                checkpointer.committed(rows.saturating_mul(10).max(1), &connection);
             }
             Some(Write::Close) => break,
             Some(Write::Save(..)) | None => {}
