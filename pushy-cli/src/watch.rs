@@ -3,7 +3,7 @@
 use pushy_core::client::{Client, Progress};
 use pushy_core::ids::JobId;
 use pushy_core::time::Millis;
-use pushy_core::watch::{Exit, WatchOptions};
+use pushy_core::watch::{Exit, INTERRUPT_QUESTION, WatchOptions};
 use pushy_core::{Error, ErrorCode};
 use tokio::sync::oneshot;
 
@@ -22,9 +22,6 @@ pub(crate) struct Course {
     /// The job was started by somebody else.
     pub(crate) joined: bool,
 }
-
-const QUESTION: &str =
-    "Interrupted; the job goes on. Ctrl-C again cancels it, d leaves it running, Enter waits on:";
 
 pub(crate) async fn watch(global: &Global, args: &Watch, ui: &Ui) -> Outcome {
     let id = job_id(&args.id)?;
@@ -69,7 +66,7 @@ pub(crate) async fn wait(global: &Global, client: &Client, id: &JobId, course: C
                 let asks = interrupt.is_ok() && !course.detach && ui.can_ask();
                 match asked {
                     Asked::Nothing if asks => {
-                        ui.question(QUESTION);
+                        ui.question(INTERRUPT_QUESTION);
                         answer = Some(read_line());
                         asked = Asked::WhatToDo;
                     }

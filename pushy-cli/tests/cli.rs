@@ -262,10 +262,7 @@ fn what_is_wrong_starts_nothing() {
         &["job", "start", "x", "--from-job", ID, "-s", "a:b"],
         "error: the argument '--from-job <ID>' cannot",
     );
-    check(
-        &["job", "start", "x", "a", "--where", "failed"],
-        "error: the following required arguments were not",
-    );
+    check(&["job", "start", "x", "a", "--where", "failed"], "ERROR: --where chooses among the nodes");
     assert_eq!(lab.received().len(), 0, "nothing was asked of the server");
 }
 

@@ -20,7 +20,7 @@ module Pushy
   # {ForbiddenError}, {NotFoundError} and {ServerError} for an answer that says no.
   class Client
     private_class_method :connect
-    private :start, :fetch_output, :watch
+    private :start, :fetch_output, :watch, :cancel, :select_nodes
 
     # Opens nothing: the first request does.
     #
@@ -76,22 +76,49 @@ module Pushy
       id
     end
 
-    # Waits until a job has ended, through short faults of network and server.
+    # Waits until a job has ended, through short faults of network and server: by the job's event feed, and by asking where
+    # the server has none.
     #
     # @param id [String]
-    # @param poll_interval [Numeric] longest time between two looks, in seconds
+    # @param poll_interval [Numeric] longest time between two looks at a job without a feed, in seconds
     # @param patience [Numeric] how long failures may follow each other until the wait is given up, in seconds
-    # @yieldparam kind [Symbol] :line, a new state; :dot, one more look; :notice, something else to know
-    # @yieldparam text [String, nil] nil for a dot
+    # @param columns [Integer, nil] width of a terminal for :progress; without, there is none
+    # @param color [Boolean] whether to paint it
+    # @param joined [Boolean] whether the job was started some time ago by somebody else
+    # @yieldparam kind [Symbol] :line, a new state; :progress, a line to be rewritten in place, which takes the place of the
+    #   lines before the last; :notice, something else to know
+    # @yieldparam text [String]
     # @return [Outcome]
-    def wait(id, poll_interval: 1.0, patience: 120.0, &block)
-      Outcome.new(*watch(id, poll_interval, patience, &block)).freeze
+    def wait(id, poll_interval: 1.0, patience: 120.0, columns: nil, color: false, joined: false, &block)
+      Outcome.new(*watch(id, [poll_interval, patience], [columns, color ? true : false], joined, &block)).freeze
+    end
+
+    # Cancels a job, or ends it on some of its nodes; the job then goes on without them.
+    #
+    # @param id [String]
+    # @param nodes [String, Array<String>, nil] nil for the whole job
+    # @return [Array<String>] the nodes on which something was cancelled
+    # @raise [InvalidStateError] the job has ended
+    # @raise [ServerError] the server cannot cancel jobs, as the original
+    def cancel_job(id, nodes = nil)
+      cancel(id, nodes && Array(nodes))
+    end
+
+    # The nodes of a job on which it did not succeed, to run something on them again.
+    #
+    # @param id [String]
+    # @param where [String, Array<String>, nil] statuses of nodes, "failed,timed_out"; nil for all that ended without success
+    # @return [Array<String>] names
+    # @raise [InvalidArgumentError] for a status that there is not, and when there is no such node
+    def nodes_of_job(id, where: nil)
+      select_nodes(id, where && Array(where).join(","))
     end
 
     # @!method jobs
     #   @return [Array<Hash>] every job of the organization, oldest first
     # @!method job(id)
-    #   @return [Hash] one job, with its nodes by status
+    #   @return [Hash] one job, with its nodes by status, their counts and, where the server knows them, the reasons of those
+    #     that did not succeed
     # @!method node_states
     #   @return [Array<Hash>] `node_name` and `availability` of every node, by name
     # @!method node_state(name)

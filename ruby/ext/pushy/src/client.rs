@@ -7,11 +7,12 @@ use magnus::{
     Class, IntoValue, Module, Object, RArray, RHash, RModule, RString, Ruby, TryConvert, Value, function,
     method,
 };
-use pushy_core::api::{Channel, JobView, NodeState, V1_NOTICE};
+use pushy_core::api::{Channel, JobView, NodeState, Statuses, V1_NOTICE, node_names};
 use pushy_core::auth::{SigningKey, Version};
 use pushy_core::client::blocking::{self, CancelToken, Operation};
 use pushy_core::client::{Progress, ProxySettings, Settings, TlsSettings};
 use pushy_core::ids::{JobId, NodeName};
+use pushy_core::present::{self, Screen, progress_line};
 use pushy_core::time::Millis;
 use pushy_core::watch::{Exit, WatchOptions};
 use pushy_core::{Error, ErrorCode};
@@ -100,7 +101,7 @@ fn node_name(ruby: &Ruby, text: &str) -> Result<NodeName, magnus::Error> {
 }
 
 fn job_document(ruby: &Ruby, job: &JobView) -> Result<Value, magnus::Error> {
-    convert::document(ruby, job.document())
+    convert::document(ruby, &present::job_document(job.document()))
 }
 
 fn state(ruby: &Ruby, state: &NodeState) -> Result<RHash, magnus::Error> {
@@ -129,7 +130,7 @@ impl Client {
         let jobs = run(ruby, this.0.begin(|client| async move { client.jobs().await }))?;
         let array = ruby.ary_new_capa(jobs.len());
         for job in &jobs {
-            array.push(job_document(ruby, job)?)?;
+            array.push(convert::document(ruby, job.document())?)?;
         }
         Ok(array)
     }
@@ -169,19 +170,53 @@ impl Client {
         state(ruby, &one)
     }
 
+    /// The names of the nodes on which something was cancelled.
+    fn cancel(
+        ruby: &Ruby,
+        this: &Client,
+        id: String,
+        nodes: Option<RArray>,
+    ) -> Result<Vec<String>, magnus::Error> {
+        let id = job_id(ruby, &id)?;
+        let nodes = nodes
+            .map(|nodes| node_names(nodes.to_vec::<String>()?).map_err(|e| error::raise(ruby, &e)))
+            .transpose()?;
+        let call = this.0.begin(|client| async move { client.cancel_job(&id, nodes.as_deref()).await });
+        Ok(run(ruby, call)?.nodes)
+    }
+
+    /// The names of a job's nodes in these statuses.
+    fn nodes_of_job(
+        ruby: &Ruby,
+        this: &Client,
+        id: String,
+        statuses: Option<String>,
+    ) -> Result<Vec<String>, magnus::Error> {
+        let id = job_id(ruby, &id)?;
+        let statuses = statuses.as_deref().map(Statuses::parse).transpose();
+        let statuses = statuses.map_err(|e| error::raise(ruby, &e))?.unwrap_or_default();
+        let nodes =
+            run(ruby, this.0.begin(|client| async move { client.nodes_of_job(&id, &statuses).await }))?;
+        Ok(nodes.iter().map(|node| node.as_str().to_owned()).collect())
+    }
+
     /// Waits for a job's end; what happens meanwhile goes to the block, with the lock held. Answers the job, its exit
-    /// code and the one by the original's rule.
+    /// code and the one by the original's rule. `screen`: columns and colour of the line that is rewritten in place.
     fn watch(
         ruby: &Ruby,
         this: &Client,
         id: String,
-        poll_interval: f64,
-        patience: f64,
+        (poll_interval, patience): (f64, f64),
+        (columns, colour): (Option<usize>, bool),
+        joined: bool,
     ) -> Result<(Value, u8, u8), magnus::Error> {
         let id = job_id(ruby, &id)?;
+        let screen = Screen { columns, colour };
         let options = WatchOptions {
             poll_interval: Millis(convert::millis(ruby, "poll_interval", poll_interval)?),
             patience: Millis(convert::millis(ruby, "patience", patience)?),
+            tallies: columns.is_some(),
+            joined,
             ..WatchOptions::default()
         };
         let mut wait = this.0.wait(id, options).map_err(|e| error::raise(ruby, &e))?;
@@ -199,7 +234,7 @@ impl Client {
                 })
             })?;
             match progress {
-                Progress::Tally(_) => {}
+                Progress::Tally(tally) => tell("progress", Some(progress_line(&tally, screen)))?,
                 Progress::Line(line) => tell("line", Some(line))?,
                 Progress::Notice(text) => tell("notice", Some(text))?,
                 Progress::GivenUp(error) => return Err(error::raise(ruby, &error)),
@@ -222,7 +257,9 @@ pub(crate) fn init(ruby: &Ruby, module: RModule) -> Result<(), magnus::Error> {
     class.define_singleton_method("connect", function!(connect, 3))?;
     class.define_private_method("start", method!(Client::start, 1))?;
     class.define_private_method("fetch_output", method!(Client::output, 3))?;
-    class.define_private_method("watch", method!(Client::watch, 3))?;
+    class.define_private_method("watch", method!(Client::watch, 4))?;
+    class.define_private_method("cancel", method!(Client::cancel, 2))?;
+    class.define_private_method("select_nodes", method!(Client::nodes_of_job, 2))?;
     class.define_method("jobs", method!(Client::jobs, 0))?;
     class.define_method("job", method!(Client::job, 1))?;
     class.define_method("node_states", method!(Client::node_states, 0))?;

@@ -1,6 +1,8 @@
 //! Ruby values ↔ core values.
 
-use magnus::{IntoValue, RArray, RHash, RString, Ruby, Value};
+use magnus::r_hash::ForEach;
+use magnus::value::ReprValue as _;
+use magnus::{Float, Integer, IntoValue, RArray, RHash, RString, Ruby, TryConvert as _, Value};
 use pushy_core::{Error, ErrorCode};
 use serde_json::Value as Json;
 
@@ -32,6 +34,37 @@ pub(crate) fn document(ruby: &Ruby, json: &Json) -> Result<Value, magnus::Error>
             hash.into_value_with(ruby)
         }
     })
+}
+
+/// A document as [`document`] makes them, or with symbols for names.
+pub(crate) fn json(value: Value) -> Result<Json, magnus::Error> {
+    if value.is_nil() {
+        return Ok(Json::Null);
+    }
+    if let Some(array) = RArray::from_value(value) {
+        return array.into_iter().map(json).collect::<Result<_, _>>().map(Json::Array);
+    }
+    if let Some(hash) = RHash::from_value(value) {
+        let mut members = serde_json::Map::new();
+        hash.foreach(|name: Value, value: Value| {
+            members.insert(name.to_string(), json(value)?);
+            Ok(ForEach::Continue)
+        })?;
+        return Ok(Json::Object(members));
+    }
+    if let Some(number) = Integer::from_value(value) {
+        return Ok(number.to_i64().map_or_else(|_| Json::String(value.to_string()), Json::from));
+    }
+    if let Some(number) = Float::from_value(value) {
+        return Ok(Json::from(number.to_f64()));
+    }
+    if value.is_kind_of(Ruby::get_with(value).class_true_class()) {
+        return Ok(Json::Bool(true));
+    }
+    if value.is_kind_of(Ruby::get_with(value).class_false_class()) {
+        return Ok(Json::Bool(false));
+    }
+    Ok(Json::String(String::try_convert(value).unwrap_or_else(|_| value.to_string())))
 }
 
 /// The bytes of a string, copied: nothing of Ruby's is touched while the lock is released.

@@ -12,6 +12,7 @@ mod error;
 mod gvl;
 mod job;
 mod message;
+mod present;
 mod whitelist;
 
 /// Defines the classes; called by Ruby when `pushy/pushy_ruby` is required.
@@ -21,6 +22,7 @@ fn init(ruby: &Ruby) -> Result<(), magnus::Error> {
     job::init(ruby, module)?;
     client::init(ruby, module)?;
     message::init(module)?;
+    present::init(module)?;
     auth::init(module)?;
     whitelist::init(ruby, module)?;
     Ok(())

@@ -70,13 +70,19 @@ class Chef
 
     # Keeps what a command says, by stream.
     class Ui
-      attr_reader :stdout, :stderr
+      attr_reader :stdout, :stderr, :stdin
 
+      # @param terminal [Boolean, String] whether people watch; a text is what they type
       def initialize(format, terminal)
         @format = format
         @stdout = StringIO.new
         @stderr = StringIO.new
-        @stdout.define_singleton_method(:tty?) { terminal }
+        @stdin = StringIO.new(terminal.is_a?(String) ? terminal : "")
+        [@stdout, @stderr, @stdin].each { |stream| stream.define_singleton_method(:tty?) { terminal ? true : false } }
+      end
+
+      def color?
+        false
       end
 
       def interchange?

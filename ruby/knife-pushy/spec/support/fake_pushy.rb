@@ -12,6 +12,13 @@ module Pushy
   end
 
   class NotFoundError < Error; end
+  class InvalidStateError < Error; end
+
+  INTERRUPT_QUESTION = "What now?"
+
+  def self.job_text(job, columns:, color:)
+    "job(#{columns.inspect}, #{color})\n#{job.map { |name, value| "#{name}: #{value}\n" }.join}"
+  end
 
   Outcome = Struct.new(:job, :exit_code, :lenient_exit_code)
 
@@ -37,6 +44,10 @@ module Pushy
     def wait(id, **options, &block)
       answer(:wait, id, **options, &block)
     end
+
+    def cancel_job(id, nodes = nil) = answer(:cancel_job, id, nodes)
+
+    def nodes_of_job(id, where: nil) = answer(:nodes_of_job, id, where: where)
 
     def job(id) = answer(:job, id)
 

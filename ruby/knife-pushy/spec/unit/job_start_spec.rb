@@ -49,7 +49,7 @@ RSpec.describe Chef::Knife::JobStart do
 
     it "waits at the interval asked for" do
       start("x", "web1", poll_interval: "0.5")
-      expect(pushy_calls.last).to eq([:wait, id, { poll_interval: 0.5 }])
+      expect(pushy_calls.last).to eq([:wait, id, { poll_interval: 0.5, joined: false }])
     end
   end
 
@@ -97,10 +97,8 @@ RSpec.describe Chef::Knife::JobStart do
   describe "what it shows" do
     let(:talk) do
       lambda do |_id, **, &block|
-        block.call(:dot)
         block.call(:line, "Running (1/2 in progress) ...")
         block.call(:notice, "connection refused; asking again")
-        block.call(:dot)
         block.call(:line, "Complete.")
         outcome
       end
@@ -108,21 +106,42 @@ RSpec.describe Chef::Knife::JobStart do
 
     before { pushy_answers(start_job: id, wait: talk) }
 
-    it "prints lines and the job, without dots where nobody watches" do
+    it "prints lines and the job" do
       expect(start("x", "web1")).to have_attributes(
-        stdout: "Started.  Job ID: #{id}\nRunning (1/2 in progress) ...\nComplete.\nid: #{id}\nstatus: complete\n",
+        stdout: "Started.  Job ID: #{id}\nRunning (1/2 in progress) ...\nComplete.\n" \
+                "job(nil, false)\nid: #{id}\nstatus: complete\n",
         stderr: "WARNING: connection refused; asking again\n"
       )
+      expect(pushy_calls.last.last).to eq(poll_interval: 1.0, joined: false)
     end
 
-    it "prints dots on a terminal" do
-      expect(start("x", "web1", terminal: true).stdout)
-        .to start_with("Started.  Job ID: #{id}\n.Running (1/2 in progress) ...\n.Complete.\n")
+    it "rewrites a line on a terminal" do
+      pushy_answers(start_job: id, wait: lambda do |_id, **, &block|
+        block.call(:progress, "0/2 done")
+        block.call(:progress, "1/2 done")
+        block.call(:line, "Complete.")
+        outcome
+      end)
+      ending = start("x", "web1", terminal: true)
+      expect(ending.stdout).to start_with(
+        "Started.  Job ID: #{id}\n\r0/2 done\e[K\r1/2 done\e[K\r\e[KComplete.\njob(80, false)\n"
+      )
+      expect(pushy_calls.last.last).to include(columns: 80, color: false)
+    end
+
+    it "rewrites it beside the document for programs" do
+      pushy_answers(start_job: id, wait: lambda do |_id, **, &block|
+        block.call(:progress, "0/2 done")
+        outcome
+      end)
+      ending = start("x", "web1", terminal: true, format: "json")
+      expect(JSON.parse(ending.stdout)).to eq(job)
+      expect(ending.stderr).to end_with("\r0/2 done\e[K\r\e[K")
     end
 
     %w[json yaml].each do |format|
       it "leaves nothing but the document on stdout for #{format}" do
-        ending = start("x", "web1", format: format, terminal: true)
+        ending = start("x", "web1", format: format)
         expect(YAML.safe_load(ending.stdout)).to eq(job)
         expect(ending.stderr).to eq(<<~TEXT)
           Started.  Job ID: #{id}
@@ -186,6 +205,118 @@ RSpec.describe Chef::Knife::JobStart do
         expect(start("x", "web1")).to have_attributes(
           status: 2, stderr: "Interrupted. The job may have been started; see: knife job list\n"
         )
+      end
+    end
+  end
+
+  describe "again where it failed" do
+    it "runs on the nodes of an earlier job" do
+      pushy_answers(start_job: id, wait: outcome, nodes_of_job: %w[web2 web3])
+      start("x", from_job: "old", where: "failed", quorum: "50%")
+      expect(pushy_calls.first).to eq([:nodes_of_job, "old", { where: "failed" }])
+      expect(request).to include(nodes: %w[web2 web3], quorum: "50%")
+    end
+
+    it "starts nothing when there is no such node" do
+      pushy_answers(nodes_of_job: Pushy::Error.new("No nodes to run job on.", 1))
+      expect(start("x", from_job: "old")).to have_attributes(status: 1, stderr: "ERROR: No nodes to run job on.\n")
+      expect(pushy_calls.map(&:first)).to eq([:nodes_of_job])
+    end
+
+    it "takes no names besides" do
+      expect(start("x", "web1", from_job: "old")).to have_attributes(
+        status: 1, stderr: "ERROR: Name nodes or give --from-job, not both.\n"
+      )
+      expect(start("x", "web1", where: "failed").stderr).to start_with("ERROR: --where chooses among the nodes")
+      expect(pushy_calls).to be_empty
+    end
+  end
+
+  describe "Ctrl-C on a terminal" do
+    # Interrupted as often as there are interrupts, then at its end.
+    def interrupted(*interrupts)
+      lambda do |_id, **, &block|
+        interrupt = interrupts.shift
+        raise interrupt if interrupt
+
+        block.call(:line, "Complete.")
+        outcome
+      end
+    end
+
+    [Interrupt.new, SystemExit.new(2)].each do |signal|
+      it "asks, and waits on when nothing is said (#{signal.class})" do
+        pushy_answers(start_job: id, wait: interrupted(signal))
+        expect(start("x", "web1", terminal: "\n")).to have_attributes(status: 20, stderr: "\nWhat now? ")
+        expect(pushy_calls.last).to match([:wait, id, hash_including(joined: true)])
+      end
+
+      it "leaves the job running on request (#{signal.class})" do
+        pushy_answers(start_job: id, wait: interrupted(signal))
+        expect(start("x", "web1", terminal: "d\n")).to have_attributes(
+          status: 2, stderr: "\nWhat now? Interrupted. The job goes on; look at it with: knife job status #{id}\n"
+        )
+      end
+
+      it "leaves it without a question with --detach-on-interrupt (#{signal.class})" do
+        pushy_answers(start_job: id, wait: interrupted(signal))
+        expect(start("x", "web1", terminal: "\n", detach_on_interrupt: true)).to have_attributes(
+          status: 2, stderr: "Interrupted. The job goes on; look at it with: knife job status #{id}\n"
+        )
+      end
+
+      it "cancels at the second (#{signal.class})" do
+        pushy_answers(start_job: id, wait: interrupted(signal), cancel_job: %w[web1 web2])
+        ending = run_command(described_class, %w[x web1], {}, terminal: true) do |knife|
+          knife.ui.stdin.define_singleton_method(:gets) { raise signal }
+        end
+        expect(ending).to have_attributes(status: 20, stderr: "\nWhat now? \nCancelling the job on 2 nodes.\n")
+        expect(pushy_calls.map(&:first)).to eq(%i[start_job wait cancel_job wait])
+      end
+    end
+
+    it "leaves at the third" do
+      pushy_answers(start_job: id, wait: interrupted(Interrupt.new, Interrupt.new), cancel_job: %w[web1])
+      expect(start("x", "web1", terminal: "c\n").status).to eq(2)
+    end
+
+    it "leaves when the server cannot cancel" do
+      pushy_answers(start_job: id, wait: interrupted(Interrupt.new),
+                    cancel_job: Pushy::Error.new("this push server cannot cancel jobs", 100))
+      expect(start("x", "web1", terminal: "c\n")).to have_attributes(
+        status: 2, stderr: /What now\? ERROR: this push server cannot cancel jobs\nInterrupted\. The job goes on/
+      )
+    end
+
+    it "is too late when the job has ended" do
+      pushy_answers(start_job: id, wait: interrupted(Interrupt.new),
+                    cancel_job: Pushy::InvalidStateError.new("ended", 100))
+      expect(start("x", "web1", terminal: "c\n").status).to eq(20)
+    end
+  end
+
+  describe "documents for programs" do
+    {
+      [] => ["No job specified.", 1], %w[x] => [/\ANo nodes to run job on/, 1]
+    }.each do |args, (text, status)|
+      it "are one also for job start #{args.join}" do
+        ending = start(*args, format: "json")
+        expect(JSON.parse(ending.stdout)).to match("error" => { "message" => text, "exit_status" => status })
+      end
+    end
+
+    it "are one when the server refuses" do
+      pushy_answers(start_job: Pushy::Error.new("no", 100))
+      expect(JSON.parse(start("x", "a", format: "json").stdout))
+        .to eq("error" => { "message" => "no", "exit_status" => 100 })
+    end
+
+    it "are one when the wait is given up or interrupted" do
+      { Pushy::Error.new("gone", 100) => ["gone", 100],
+        Interrupt.new => ["interrupted; the job goes on", 2] }.each do |failure, (text, status)|
+        pushy_answers(start_job: id, wait: failure)
+        expect(JSON.parse(start("x", "a", format: "json").stdout))
+          .to eq("id" => id, "error" => { "message" => text, "exit_status" => status })
       end
     end
   end

@@ -2,6 +2,7 @@
 
 require "chef/knife" unless defined?(Chef::Knife)
 require_relative "helpers/pushy_base" unless defined?(Chef::Knife::PushyBase)
+require_relative "helpers/pushy_watch" unless defined?(Chef::Knife::PushyWatch)
 
 class Chef
   class Knife
@@ -24,6 +25,14 @@ class Chef
              short: "-s QUERY",
              long: "--search QUERY",
              description: "Run on the nodes that this search finds."
+
+      option :from_job,
+             long: "--from-job JOB_ID",
+             description: "Run on the nodes of this job on which it did not succeed, or on those of --where."
+
+      option :where,
+             long: "--where STATUSES",
+             description: "Which nodes of --from-job, by status, with commas; the default is all that ended without success."
 
       option :send_file,
              long: "--file FILE",
@@ -57,7 +66,7 @@ class Chef
       option :poll_interval,
              long: "--poll-interval SECONDS",
              default: 1.0,
-             description: "Longest time between two looks at the job, in seconds."
+             description: "Longest time between two looks at the job, on a server without event feeds, in seconds."
 
       option :lenient_exit,
              long: "--lenient-exit",
@@ -65,8 +74,15 @@ class Chef
              default: false,
              description: "Exit as knife-push does: 0 also when nodes refused or were unavailable, else 1."
 
+      option :detach_on_interrupt,
+             long: "--detach-on-interrupt",
+             boolean: true,
+             default: false,
+             description: "Do not ask at Ctrl-C: leave the job running."
+
       prepend(Module.new do
         include PushyBase
+        include PushyWatch
 
         def run
           command, *names = name_args
@@ -74,11 +90,10 @@ class Chef
           request = job_request(command, names)
           poll_interval = number(:poll_interval, "--poll-interval") { |value| Float(value) }
           with_pushy do |client|
+            request[:nodes] ||= client.nodes_of_job(config[:from_job], where: config[:where])
             id = start(client, request)
             finish_unwatched(id) if config[:nowait]
-            outcome = watch(client, id, poll_interval)
-            output(outcome.job)
-            exit(config[:lenient_exit] ? outcome.lenient_exit_code : outcome.exit_code)
+            watch(client, id, poll_interval)
           end
         end
 
@@ -98,11 +113,23 @@ class Chef
           }.compact
         end
 
+        # nil: the server knows which, from an earlier job.
         def job_nodes(names)
+          value_error("--where chooses among the nodes of an earlier job: give --from-job too") if misplaced_where?
+          return nodes_elsewhere(names) if config[:from_job]
+
           names = search_nodes(config[:search]) if config[:search]
           return names unless names.empty?
 
           value_error("No nodes to run job on. Specify nodes as arguments or use -s to specify a search query.")
+        end
+
+        def misplaced_where?
+          config[:where] && !config[:from_job]
+        end
+
+        def nodes_elsewhere(names)
+          value_error("Name nodes or give --from-job, not both.") unless names.empty?
         end
 
         def file_content
@@ -125,41 +152,15 @@ class Chef
           end
         end
 
-        def watch(client, id, poll_interval)
-          look = "The job goes on; look at it with: knife job status #{id}"
-          noting_interrupts(look) do
-            client.wait(id, poll_interval: poll_interval) { |kind, text| show(kind, text) }
-          end
-        rescue Pushy::Error => e
-          ui.error(e.message)
-          ui.info(look)
-          exit(e.exit_code)
-        end
-
         # Ctrl-C comes as Interrupt, or as the exit of knife's own handler, which ends with the same code.
         def noting_interrupts(text)
           yield
         rescue Interrupt, SystemExit => e
           ui.info("Interrupted. #{text}")
+          failure_document("interrupted; #{text}", PushyBase::INTERRUPTED)
           raise e if e.is_a?(SystemExit)
 
-          exit INTERRUPTED
-        end
-
-        def show(kind, text)
-          case kind
-          when :line then progress(text)
-          when :notice then ui.warn(text)
-          when :dot then dot
-          end
-        end
-
-        # One for each look at the job, for people who watch a terminal.
-        def dot
-          return if ui.interchange? || !ui.stdout.tty?
-
-          ui.stdout.print(".")
-          ui.stdout.flush
+          exit PushyBase::INTERRUPTED
         end
       end)
     end

@@ -14,7 +14,7 @@ class Chef
 
         def run
           id = name_args.first || usage_error("No job ID specified.")
-          with_pushy { |client| output(client.job(id)) }
+          with_pushy { |client| show_job(client.job(id)) }
         end
       end)
     end

@@ -20,8 +20,32 @@ class Chef
           yield pushy_client
         rescue Pushy::Error => e
           ui.error(e.message)
+          failure_document(e.message, e.exit_code)
           exit(e.exit_code)
         end
+      end
+
+      # Programs get one document whatever happens.
+      def failure_document(text, status, members = {})
+        output(members.merge("error" => { "message" => text, "exit_status" => status })) if ui.interchange?
+      end
+
+      # A job: as Pushy writes it for people, as it is for everything else.
+      def show_job(job)
+        return output(job) if ui.interchange? || config[:format] == "pp"
+
+        ui.msg(Pushy.job_text(job, columns: columns_of(ui.stdout), color: ui.color?).chomp)
+      end
+
+      # The width of the terminal behind a stream; nil when there is none that can rewrite a line.
+      def columns_of(stream)
+        return if !stream.tty? || ENV["TERM"] == "dumb"
+
+        require "io/console"
+        columns = stream.winsize.last if stream.respond_to?(:winsize)
+        columns&.positive? ? columns : 80
+      rescue SystemCallError
+        80
       end
 
       def load_pushy
@@ -64,7 +88,9 @@ class Chef
         end
         names.uniq
       rescue *http_errors => e
-        ui.error("knife search failed: #{search_failure(e)}")
+        text = "knife search failed: #{search_failure(e)}"
+        ui.error(text)
+        failure_document(text, 100)
         exit 100
       end
 
@@ -111,12 +137,14 @@ class Chef
 
       def usage_error(text)
         ui.error(text)
-        show_usage
+        show_usage unless ui.interchange?
+        failure_document(text, 1)
         exit 1
       end
 
       def value_error(text)
         ui.error(text)
+        failure_document(text, 1)
         exit 1
       end
     end
