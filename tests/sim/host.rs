@@ -1,4 +1,4 @@
-//! A node's host, with our agent or with an original client on it.
+//! A node's host, with our agent, an original client or a rogue on it.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,8 @@ use pushy_core::node::Bug;
 use crate::net::LinkId;
 use crate::node_host::{JobEvent, NodeHost, Wish};
 use crate::original_node::OriginalNode;
+use crate::rogue_node::RogueNode;
+use crate::twist::Tempo;
 
 /// One host.
 pub enum Host {
@@ -16,6 +18,8 @@ pub enum Host {
     Ours(Box<NodeHost>),
     /// The original's behaviour.
     Original(Box<OriginalNode>),
+    /// One that breaks the protocol.
+    Rogue(Box<RogueNode>),
 }
 
 /// Calls the same method on whichever it is.
@@ -24,6 +28,7 @@ macro_rules! either {
         match $self {
             Host::Ours($host) => $call,
             Host::Original($host) => $call,
+            Host::Rogue($host) => $call,
         }
     };
 }
@@ -39,6 +44,39 @@ impl Host {
         Host::Original(Box::new(OriginalNode::new(name, org, key, seed)))
     }
 
+    /// A host with a rogue.
+    pub fn rogue(name: NodeName, org: OrgName, key: SigningKey, seed: u64) -> Host {
+        Host::Rogue(Box::new(RogueNode::new(name, org, key, seed)))
+    }
+
+    /// How long things take here; with `watched` the host reports what our agent hears and says.
+    pub fn set_tempo(&mut self, tempo: Tempo, watched: bool) {
+        if let Host::Ours(host) = self {
+            (host.tempo, host.watched) = (tempo, watched);
+        }
+    }
+
+    /// A rogue overhears the id of a job.
+    pub fn overhear(&mut self, job: &JobId) {
+        if let Host::Rogue(host) = self {
+            host.overhear(job);
+        }
+    }
+
+    /// Things take their usual time again, and a rogue behaves from now on.
+    pub fn reform(&mut self, now: u64, tempo: Tempo) {
+        match self {
+            Host::Ours(host) => host.tempo = tempo,
+            Host::Original(_) => {}
+            Host::Rogue(host) => host.reform(now),
+        }
+    }
+
+    /// Whether our agent keeps the result of this job for the server.
+    pub fn keeps(&self, job: &JobId) -> bool {
+        matches!(self, Host::Ours(host) if host.keeps(job))
+    }
+
     /// Plants a defect in our agent.
     pub fn plant(&mut self, bug: Bug) {
         if let Host::Ours(host) = self {
@@ -50,7 +88,7 @@ impl Host {
     pub fn take_rows(&mut self) -> BTreeMap<String, u64> {
         match self {
             Host::Ours(host) => host.take_rows(),
-            Host::Original(_) => BTreeMap::new(),
+            Host::Original(_) | Host::Rogue(_) => BTreeMap::new(),
         }
     }
 
@@ -69,11 +107,13 @@ impl Host {
         either!(self, host => host.is_up())
     }
 
-    /// Whether nothing can bring it back: a weakness of the original that a server cannot make good.
+    /// Whether nothing can bring it back: a weakness of the original that a server cannot make good, or a rogue that has left
+    /// for good.
     pub fn is_stuck(&self) -> bool {
         match self {
             Host::Ours(_) => false,
             Host::Original(host) => host.is_stuck(),
+            Host::Rogue(host) => host.is_stuck(),
         }
     }
 
@@ -92,9 +132,14 @@ impl Host {
     /// The job that an original waits for or runs: one of ours may be asked about it again.
     pub fn held(&self) -> Option<&JobId> {
         match self {
-            Host::Ours(_) => None,
+            Host::Ours(_) | Host::Rogue(_) => None,
             Host::Original(host) => host.held(),
         }
+    }
+
+    /// How far its wall clock is off the true time, in seconds.
+    pub fn clock_offset(&self) -> i64 {
+        either!(self, host => host.clock_offset)
     }
 
     /// Sets its wall clock, in seconds off the true time.
@@ -114,7 +159,11 @@ impl Host {
 
     /// The answer to a fetch.
     pub fn config(&mut self, now: u64, body: Option<String>, wishes: &mut Vec<Wish>) {
-        either!(self, host => host.config(now, body, wishes));
+        match self {
+            Host::Ours(host) => host.config(now, body, wishes),
+            Host::Original(host) => host.config(now, body, wishes),
+            Host::Rogue(host) => host.config(now, body),
+        }
     }
 
     /// A stream exists.
@@ -127,6 +176,7 @@ impl Host {
         match self {
             Host::Ours(host) => host.refused(now, conn, wishes),
             Host::Original(host) => host.refused(now, conn),
+            Host::Rogue(host) => host.refused(now, conn),
         }
     }
 
@@ -140,12 +190,18 @@ impl Host {
         match self {
             Host::Ours(host) => host.gone(now, link, wishes),
             Host::Original(host) => host.gone(now, link),
+            Host::Rogue(host) => host.gone(now, link),
         }
     }
 
     /// The operating system reports.
     pub fn job_event(&mut self, now: u64, event: JobEvent, wishes: &mut Vec<Wish>) {
-        either!(self, host => host.job_event(now, event, wishes));
+        match self {
+            Host::Ours(host) => host.job_event(now, event, wishes),
+            Host::Original(host) => host.job_event(now, event, wishes),
+            // It starts nothing.
+            Host::Rogue(_) => {}
+        }
     }
 
     /// Time passed.
@@ -162,7 +218,7 @@ impl Host {
     pub fn inject(&mut self, header: &[u8], body: &[u8], wishes: &mut Vec<Wish>) -> bool {
         match self {
             Host::Ours(host) => host.inject(header, body, wishes),
-            Host::Original(_) => false,
+            Host::Original(_) | Host::Rogue(_) => false,
         }
     }
 }

@@ -32,6 +32,14 @@ pub struct Ledger {
     left_at: BTreeMap<NodeName, u64>,
     /// Nodes with an original client: its results can be lost.
     pub originals: BTreeSet<NodeName>,
+    /// Nodes that break the protocol. They run nothing, so what is stored of them is their own word, and none of the rules about
+    /// processes applies to them. All others do: they are told nothing twice, no vote is theirs that they did not give, and
+    /// what they say changes nothing for anybody else.
+    pub rogues: BTreeSet<NodeName>,
+    /// Only [`crate::duties`] apply.
+    pub rogue_server: bool,
+    /// What a node has reported about a job: a result, or that it would not run it.
+    reported: BTreeSet<Part>,
     /// An original server forgets its nodes and jobs at a restart, and loses results.
     pub original_server: bool,
     /// A node may be given up after this long without a connection.
@@ -55,6 +63,11 @@ impl Ledger {
             | NodeMessage::Heartbeat { state: Some(JobState::Committed), job: JobRef::Id(job), .. } => {
                 self.votes.insert((job.clone(), node.clone()));
             }
+            NodeMessage::Succeeded { job: JobRef::Id(job), .. }
+            | NodeMessage::Failed { job: JobRef::Id(job), .. }
+            | NodeMessage::NackRun { job: JobRef::Id(job), .. } => {
+                self.reported.insert((job.clone(), node.clone()));
+            }
             _ => {}
         }
     }
@@ -67,7 +80,10 @@ impl Ledger {
     }
 
     /// A process was started on a node.
-    pub fn started(&mut self, now: u64, job: &JobId, node: &NodeName) -> Result<(), Broken> {
+    pub fn started(&mut self, now: u64, job: &JobId, node: &NodeName, keeps: bool) -> Result<(), Broken> {
+        if keeps {
+            return Err(format!("job {job} was started on {node}, which keeps its result"));
+        }
         let part = (job.clone(), node.clone());
         if let Some(before) = self.starts.insert(part, now) {
             return Err(format!("job {job} was started twice on {node}: at {before} and {now}"));
@@ -144,6 +160,10 @@ impl Ledger {
             for (node, status) in &job.nodes {
                 let part = (job.id.clone(), node.clone());
                 if status.is_terminal() && !self.closed_at.contains_key(&part) {
+                    let result = matches!(status, NodeStatus::Succeeded | NodeStatus::Failed);
+                    if result && !self.original_server && !self.reported.contains(&part) {
+                        return Err(format!("{node} is {status} for job {}, which it never said", job.id));
+                    }
                     let excused = self.may_give_up(now, node) || self.given_up_in_time.contains(&part);
                     if excused {
                         self.excused.insert(part.clone());
@@ -202,7 +222,9 @@ impl Ledger {
             if !self.asked.insert((what, job.clone(), link)) {
                 return Err(format!("{what} of job {job} left twice for {node} on one connection"));
             }
-            if what == "commit" && self.votes.contains(&(job.clone(), node.clone())) {
+            // Of what a rogue says the server drops some: it may not have heard that vote.
+            let voted = !self.rogues.contains(node);
+            if what == "commit" && voted && self.votes.contains(&(job.clone(), node.clone())) {
                 return Err(format!("{node} is asked again for job {job}, on which it has voted"));
             }
         }
@@ -274,6 +296,7 @@ impl Ledger {
         }
         for ((job, node), (at, good)) in &self.exits {
             if self.original_server
+                || self.rogue_server
                 || self.originals.contains(node)
                 || self.killed.contains(&(job.clone(), node.clone()))
             {

@@ -1,12 +1,14 @@
 //! Simulation: one server, a few nodes, a hostile network, one clock; everything follows from a seed (decision 28).
 //!
 //! `PUSHY_SIM_SEEDS=N` sets how many seeds are run, `PUSHY_SIM_SEED=S` runs one and prints its trace, with the planted
-//! defect that `PUSHY_SIM_PLANTED=NAME` names. Real bytes travel: ZMTP with CURVE, signatures, JSON. Not covered: the programs around the machines, real processes and disks, REST's
-//! authentication; those have tests of their own.
+//! defect that `PUSHY_SIM_PLANTED=NAME` names. Real bytes travel: ZMTP with CURVE, signatures, JSON. A third of the seeds has
+//! originals as peers, a quarter a rogue or slow hosts ([`twist`]). Not covered: the programs around the machines, real
+//! processes and disks, REST's authentication; those have tests of their own.
 
 // A test program: nothing is reachable from outside, and `pub` says what a module offers the others.
 #![allow(unreachable_pub)]
 
+mod duties;
 mod host;
 mod keys;
 mod ledger;
@@ -19,9 +21,12 @@ mod original_server;
 mod push;
 #[cfg(test)]
 mod regressions;
+mod rogue_node;
+mod rogue_server;
 mod rows;
 mod server_host;
 mod store;
+mod twist;
 mod world;
 
 use std::collections::BTreeMap;
@@ -35,6 +40,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use ledger::Broken;
 use ops::FAULTS;
+use twist::Twist;
 use world::World;
 
 /// Operations and faults happen before this, in milliseconds.
@@ -70,9 +76,11 @@ fn run(seed: u64, prepare: impl Fn(&mut World)) -> Result<Outcome, (Broken, Vec<
     // is ours.
     let originals = if seed % 3 == 2 { (random.next_u64() % nodes as u64) as usize } else { 0 };
     let original_server = seed % 3 == 2 && originals == 0;
-    let mut world = World::new(random.next_u64(), nodes, originals, original_server);
+    let twist = Twist::of(seed);
+    let mut world = World::new(random.next_u64(), nodes, originals, original_server, twist);
     prepare(&mut world);
     world.schedule(ops::generate(&mut random, CALM));
+    world.schedule(ops::twisted(twist, &mut random, CALM));
     let healed = if originals > 0 { HEALED_ORIGINAL } else { HEALED };
     let result = drive(&mut world, healed);
     world.count_rows();
@@ -94,6 +102,7 @@ fn drive(world: &mut World, healed: u64) -> Result<(), Broken> {
     // Every job has ended by then: 6 s of voting and 20 s of running at most.
     world.run(CALM + healed)?;
     world.ledger.settle(&world.server.kept().stored)?;
+    world.duties.settle(world.now())?;
     // A node that is just then changing its keys is back within moments.
     for _ in 0..20 {
         if world.missing().is_empty() {

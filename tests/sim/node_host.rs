@@ -17,6 +17,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::net::LinkId;
 use crate::server_host::clock;
+use crate::twist::{Tempo, Twist};
 
 /// What a node wants from its surroundings.
 #[derive(Debug)]
@@ -39,6 +40,12 @@ pub enum Wish {
     Killed(JobId),
     /// A job with these secrets is started: its environment as asked for.
     Options(JobId, JobOptions),
+    /// A watched agent hears this on its command connection; whether it had no job.
+    Told(Vec<u8>, bool),
+    /// A watched agent says this.
+    Said(Vec<u8>),
+    /// A watched agent has lost its command connection.
+    Deaf,
 }
 
 /// What the operating system will report.
@@ -73,6 +80,7 @@ struct Conn {
 struct Running {
     job: JobId,
     command: String,
+    exists: bool,
     killed: bool,
 }
 
@@ -98,6 +106,10 @@ pub struct NodeHost {
     pub log: Vec<String>,
     /// A defect to be found.
     pub bug: Option<pushy_core::node::Bug>,
+    /// How long things take.
+    pub tempo: Tempo,
+    /// Whether what it hears and says is reported.
+    pub watched: bool,
 }
 
 impl NodeHost {
@@ -119,12 +131,24 @@ impl NodeHost {
             random: ChaCha8Rng::seed_from_u64(seed),
             log: Vec::new(),
             bug: None,
+            tempo: Twist::None.tempo(),
+            watched: false,
         }
     }
 
     /// The rows of the machine's table used since the last call.
     pub fn take_rows(&mut self) -> BTreeMap<String, u64> {
         self.machine.as_mut().map(Node::take_rows).unwrap_or_default()
+    }
+
+    /// Whether a result of this job waits on its disk for the server.
+    pub fn keeps(&self, job: &JobId) -> bool {
+        self.spool.contains_key(job)
+    }
+
+    /// Whether the agent has no job.
+    pub fn is_idle(&self) -> bool {
+        self.machine.as_ref().is_none_or(|machine| machine.job_state().0 == job_runner::State::Idle)
     }
 
     /// Whether the agent runs.
@@ -208,6 +232,9 @@ impl NodeHost {
                 Ok(None) => break,
                 Ok(Some(PeerEvent::Opened)) => self.tell(now, Input::Connected { conn }, wishes),
                 Ok(Some(PeerEvent::Message { header, body })) => {
+                    if self.watched && self.is_command(conn) {
+                        wishes.push(Wish::Told(body.clone(), self.is_idle()));
+                    }
                     self.tell(now, Input::Frames { conn, header, body }, wishes);
                 }
                 Ok(Some(PeerEvent::Authenticate { .. })) => {}
@@ -234,6 +261,9 @@ impl NodeHost {
                 job_runner::Input::Prepared { job, verdict }
             }
             JobEvent::Started(job, true) => {
+                if let Some(running) = self.running.as_mut().filter(|r| r.job == job) {
+                    running.exists = true;
+                }
                 wishes.push(Wish::Started(job.clone()));
                 let lasts = self.lasts();
                 if let Some(lasts) = lasts {
@@ -290,11 +320,14 @@ impl NodeHost {
 
     /// Sends two foreign frames over this node's own command connection. Answers whether there was one.
     pub fn inject(&mut self, header: &[u8], body: &[u8], wishes: &mut Vec<Wish>) -> bool {
-        let command = |conn: &u64| self.roles.get(conn).is_some_and(|(port, _)| *port == Port::Command);
-        let Some(conn) = self.conns.keys().copied().find(command) else { return false };
+        let Some(conn) = self.conns.keys().copied().find(|conn| self.is_command(*conn)) else { return false };
         let sent = self.conns.get_mut(&conn).is_some_and(|c| c.peer.send(header, body).is_ok());
         self.flush(conn, wishes);
         sent
+    }
+
+    fn is_command(&self, conn: u64) -> bool {
+        self.roles.get(&conn).is_some_and(|(port, _)| *port == Port::Command)
     }
 
     /// How long the process that was just started will run; `None`: until it is killed.
@@ -309,6 +342,9 @@ impl NodeHost {
     fn gone_because(&mut self, now: u64, link: LinkId, why: String, wishes: &mut Vec<Wish>) {
         let Some(conn) = self.links.remove(&link) else { return };
         let open = self.conns.remove(&conn).is_some_and(|c| c.peer.is_open());
+        if self.watched && self.is_command(conn) {
+            wishes.push(Wish::Deaf);
+        }
         if self.roles.remove(&conn).is_some() {
             let stage = if open { Stage::Open } else { Stage::Handshake };
             self.tell(now, Input::Disconnected { conn, stage, why }, wishes);
@@ -342,6 +378,9 @@ impl NodeHost {
                 wishes.push(Wish::Connect(conn, port));
             }
             Output::Close { conn } => {
+                if self.watched && self.is_command(conn) {
+                    wishes.push(Wish::Deaf);
+                }
                 self.roles.remove(&conn);
                 if let Some(c) = self.conns.remove(&conn) {
                     self.links.remove(&c.link);
@@ -351,27 +390,36 @@ impl NodeHost {
             Output::Send { conn, header, body } => {
                 if let Some(c) = self.conns.get_mut(&conn) {
                     let _ = c.peer.send(&header, &body);
+                    if self.watched {
+                        wishes.push(Wish::Said(body));
+                    }
                     self.flush(conn, wishes);
                 }
             }
             Output::Prepare { job, spec } => {
                 let good = spec.command != "cannot-prepare";
-                wishes.push(Wish::Later(self.random.next_u64() % 30, JobEvent::Prepared(job, good)));
+                wishes.push(Wish::Later(
+                    self.random.next_u64() % self.tempo.checks,
+                    JobEvent::Prepared(job, good),
+                ));
             }
             Output::Release { .. } => {}
             Output::Spawn { job, spec } => {
                 let good = spec.command != "cannot-start";
                 wishes.push(Wish::Options(job.clone(), spec.options.clone()));
-                self.running =
-                    Some(Running { job: job.clone(), command: spec.command.clone(), killed: false });
-                wishes.push(Wish::Later(self.random.next_u64() % 5, JobEvent::Started(job, good)));
+                let command = spec.command.clone();
+                self.running = Some(Running { job: job.clone(), command, exists: false, killed: false });
+                let wait = self.random.next_u64() % self.tempo.start;
+                wishes.push(Wish::Later(wait, JobEvent::Started(job, good)));
             }
             Output::Kill { job } => {
-                if let Some(running) = self.running.as_mut().filter(|r| r.job == job) {
+                let wait = self.random.next_u64() % self.tempo.kill;
+                // What does not exist yet cannot be ended; once it does, the machine says so again.
+                if let Some(running) = self.running.as_mut().filter(|r| r.job == job && r.exists) {
                     running.killed = true;
+                    wishes.push(Wish::Killed(job.clone()));
+                    wishes.push(Wish::Later(wait, JobEvent::Gone(job)));
                 }
-                wishes.push(Wish::Killed(job.clone()));
-                wishes.push(Wish::Later(self.random.next_u64() % 3_000, JobEvent::Gone(job)));
             }
             Output::SpoolResult(result) => {
                 self.spool.insert(result.job.clone(), result);

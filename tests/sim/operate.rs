@@ -12,7 +12,9 @@ use crate::world::{Happening, World};
 impl World {
     pub(crate) fn operate(&mut self, op: Op) -> Result<(), Broken> {
         let now = self.now;
-        self.note(|| format!("operation {op:?}"));
+        if !matches!(op, Op::Tempt(..)) {
+            self.note(|| format!("operation {op:?}"));
+        }
         let fault = op.fault();
         let done = match op {
             Op::StartJob { command, nodes, quorum, run_timeout } => {
@@ -23,6 +25,14 @@ impl World {
                     }
                 })?;
                 true
+            }
+            Op::Tempt(job, tries) => {
+                let ready = self.server.available().contains(self.hosts[0].name());
+                if ready || tries == 0 {
+                    return self.operate(*job);
+                }
+                self.later(100, Happening::Op(Op::Tempt(job, tries - 1)));
+                false
             }
             Op::Cut(which) => match self.some_link(which) {
                 Some(link) => self.sever(link).map(|()| true)?,
@@ -65,6 +75,13 @@ impl World {
             }
             Op::Refuse(wait) => {
                 self.refused_until = now + wait;
+                false
+            }
+            Op::Outage(wait) => {
+                self.refused_until = now + wait;
+                for link in self.net.alive() {
+                    self.sever(link)?;
+                }
                 false
             }
             Op::Slow(times, wait) => {
@@ -160,6 +177,7 @@ impl World {
         self.count_rows();
         let links = self.hosts[i].crash();
         self.ledger.died(self.hosts[i].name());
+        self.duties.died(self.hosts[i].name());
         self.lose(links, Side::Client);
         self.later(wait, Happening::NodeUp(i));
         true

@@ -4,6 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::RngCore;
 
 use crate::node_host::COMMANDS;
+use crate::twist::Twist;
 
 /// One thing done to the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Op {
         /// Seconds.
         run_timeout: u32,
     },
+    /// The same once the first node is available, if it is within so many tries.
+    Tempt(Box<Op>, u32),
     /// A stream is cut, somewhere within what is in flight.
     Cut(u64),
     /// A stream stands still for milliseconds, in one direction.
@@ -30,6 +33,8 @@ pub enum Op {
     ShutWindow(u64, u64),
     /// New streams are refused for milliseconds.
     Refuse(u64),
+    /// Every stream is cut, and new ones are refused for milliseconds, while configurations can be had.
+    Outage(u64),
     /// Everything takes this many times longer, for milliseconds.
     Slow(u64, u64),
     /// The server dies and starts again after milliseconds.
@@ -69,11 +74,11 @@ impl Op {
     /// Which of [`FAULTS`] it is.
     pub fn fault(&self) -> Option<usize> {
         Some(match self {
-            Op::StartJob { .. } => return None,
+            Op::StartJob { .. } | Op::Tempt(..) => return None,
             Op::Cut(_) => 0,
             Op::Stall(..) => 1,
             Op::HalfOpen(..) => 2,
-            Op::Refuse(_) => 3,
+            Op::Refuse(_) | Op::Outage(_) => 3,
             Op::Slow(..) => 4,
             Op::ServerCrash(_) => 5,
             Op::NodeCrash(..) => 6,
@@ -99,6 +104,43 @@ pub fn generate(random: &mut ChaCha8Rng, until: u64) -> Vec<(u64, Op)> {
     }
     ops.sort_by_key(|(at, _)| *at);
     ops
+}
+
+/// What a twist adds to the schedule of its seed.
+pub fn twisted(twist: Twist, random: &mut ChaCha8Rng, until: u64) -> Vec<(u64, Op)> {
+    let mut ops = Vec::new();
+    match twist {
+        Twist::None => {}
+        Twist::RogueNode => {
+            for _ in 0..16 {
+                let at = random.next_u64() % until;
+                ops.push((at, Op::Tempt(Box::new(job_with_the_rogue(random)), 40)));
+            }
+        }
+        Twist::RogueServer | Twist::SlowHosts => {
+            for _ in 0..4 {
+                ops.push((random.next_u64() % until, job_for_all(random)));
+            }
+            if random.next_u64() % 2 == 0 {
+                let at = 1_000 + random.next_u64() % (until / 3);
+                // A command that outlasts it; longer than a node waits before it asks whether the server has moved.
+                ops.push((at.saturating_sub(1_000), job_for_all(random)));
+                ops.push((at, Op::Outage(32_000 + random.next_u64() % 8_000)));
+            }
+        }
+    }
+    ops
+}
+
+/// Long enough to be talked into.
+fn job_with_the_rogue(random: &mut ChaCha8Rng) -> Op {
+    let mut pick = |limit: u64| random.next_u64() % limit;
+    Op::StartJob {
+        command: [0, 1, 2, 2, 2, 2, 3][pick(7) as usize],
+        nodes: 1 | [(1 << 60) - 1, pick(1 << 60), 0][pick(3) as usize],
+        quorum: [0, 0, 30, 50, 100][pick(5) as usize],
+        run_timeout: [3, 3, 8, 20][pick(4) as usize],
+    }
 }
 
 fn job_for_all(random: &mut ChaCha8Rng) -> Op {

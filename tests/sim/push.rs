@@ -1,4 +1,4 @@
-//! The push server's host: ours, or the original's behaviour.
+//! The push server's host: ours, the original's behaviour, or a rogue's.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use pushy_core::server::{CurveKey, PlantedBug, RequestId, Ticket};
 
 use crate::net::{LinkId, Port};
 use crate::original_server::OriginalServer;
+use crate::rogue_server::RogueServer;
 use crate::server_host::{ServerHost, Wish};
 use crate::store::Store;
 
@@ -17,6 +18,8 @@ pub enum Push {
     Ours(Box<ServerHost>),
     /// The original's behaviour.
     Original(Box<OriginalServer>),
+    /// One that breaks the protocol.
+    Rogue(Box<RogueServer>),
 }
 
 macro_rules! either {
@@ -24,6 +27,7 @@ macro_rules! either {
         match $self {
             Push::Ours($host) => $call,
             Push::Original($host) => $call,
+            Push::Rogue($host) => $call,
         }
     };
 }
@@ -33,13 +37,30 @@ impl Push {
     pub fn take_rows(&mut self) -> BTreeMap<String, u64> {
         match self {
             Push::Ours(host) => host.take_rows(),
-            Push::Original(_) => BTreeMap::new(),
+            Push::Original(_) | Push::Rogue(_) => BTreeMap::new(),
         }
     }
 
     /// Whether it is an original.
     pub fn is_original(&self) -> bool {
         matches!(self, Push::Original(_))
+    }
+
+    /// Whether it is our own: only then does the ledger answer for what it sends.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Push::Ours(_))
+    }
+
+    /// Whether it is a rogue.
+    pub fn is_rogue(&self) -> bool {
+        matches!(self, Push::Rogue(_))
+    }
+
+    /// A rogue behaves from now on.
+    pub fn reform(&mut self, now: u64) {
+        if let Push::Rogue(host) = self {
+            host.reform(now);
+        }
     }
 
     /// Plants a defect in our server; takes effect at its next start.
@@ -79,6 +100,7 @@ impl Push {
         match self {
             Push::Ours(host) => host.start(now, wishes),
             Push::Original(host) => host.start(now, wishes),
+            Push::Rogue(host) => host.start(now),
         }
     }
 
@@ -87,6 +109,7 @@ impl Push {
         match self {
             Push::Ours(host) => host.crash(kept),
             Push::Original(host) => Ok(host.crash()),
+            Push::Rogue(host) => Ok(host.crash()),
         }
     }
 
@@ -105,6 +128,7 @@ impl Push {
         match self {
             Push::Ours(host) => host.gone(now, link, wishes),
             Push::Original(host) => host.gone(link),
+            Push::Rogue(host) => host.gone(link),
         }
     }
 
@@ -120,6 +144,7 @@ impl Push {
         match self {
             Push::Ours(host) => host.fetch(now, node, key, public.to_owned(), w),
             Push::Original(host) => host.fetch(now, &node, key, public, w),
+            Push::Rogue(host) => host.fetch(&node, key, public, w),
         }
     }
 
@@ -130,6 +155,7 @@ impl Push {
                 host.start_job(now, job, wishes);
             }
             Push::Original(host) => host.start_job(now, job, wishes),
+            Push::Rogue(host) => host.start_job(now, &job),
         }
     }
 
@@ -141,7 +167,7 @@ impl Push {
     ) -> Result<Option<(Ticket, bool)>, String> {
         match self {
             Push::Ours(host) => host.store_answers(now, wishes),
-            Push::Original(_) => Ok(None),
+            Push::Original(_) | Push::Rogue(_) => Ok(None),
         }
     }
 
@@ -164,7 +190,7 @@ impl Push {
     pub fn log(&self) -> &[String] {
         match self {
             Push::Ours(host) => &host.log,
-            Push::Original(_) => &[],
+            Push::Original(_) | Push::Rogue(_) => &[],
         }
     }
 }

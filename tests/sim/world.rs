@@ -11,6 +11,7 @@ use pushy_core::time::Millis;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use crate::duties::{Duties, Reached};
 use crate::host::Host;
 use crate::keys;
 use crate::ledger::{Broken, Ledger};
@@ -19,7 +20,9 @@ use crate::node_host::{JobEvent, Wish as NodeWish};
 use crate::ops::{FAULTS, NODE_CRASH, Op};
 use crate::original_server::OriginalServer;
 use crate::push::Push;
-use crate::server_host::{ServerHost, Wish as ServerWish};
+use crate::rogue_server::RogueServer;
+use crate::server_host::{ServerHost, Wish as ServerWish, clock};
+use crate::twist::Twist;
 
 /// Heartbeats every two seconds: short enough for many of them in a run.
 pub const INTERVAL: u64 = 2_000;
@@ -56,8 +59,12 @@ pub struct World {
     pub(crate) refused_until: u64,
     pub(crate) slow_until: u64,
     pub(crate) crash_after_exit: Option<(usize, u64)>,
+    /// What is out of the ordinary, until all is calm.
+    twist: Twist,
     /// What really happened.
     pub ledger: Ledger,
+    /// What our agents owe a rogue server.
+    pub duties: Duties,
     /// How often each fault did something.
     pub faults: [u64; FAULTS.len()],
     /// How often each row of the machines' tables was used.
@@ -71,15 +78,17 @@ pub struct World {
 
 impl World {
     /// A world whose hosts are up and strangers to each other.
-    pub fn new(seed: u64, nodes: usize, originals: usize, original_server: bool) -> World {
+    pub fn new(seed: u64, nodes: usize, originals: usize, original_server: bool, twist: Twist) -> World {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let config = ServerConfig {
             heartbeat_interval: Millis(INTERVAL),
             voting_timeout: Millis(6_000),
-            config_lifetime: 40,
+            config_lifetime: twist.lifetime(),
             ..ServerConfig::default()
         };
-        let server = if original_server {
+        let server = if twist == Twist::RogueServer {
+            Push::Rogue(Box::new(RogueServer::new(keys::server_pem(), random.next_u64())))
+        } else if original_server {
             Push::Original(Box::new(OriginalServer::new(keys::server_pem(), random.next_u64())))
         } else {
             Push::Ours(Box::new(ServerHost::new(config, keys::server_pem().to_owned(), random.next_u64())))
@@ -87,18 +96,25 @@ impl World {
         let org: OrgName = server.org().1.clone();
         let mut ledger = Ledger::new(3 * INTERVAL);
         ledger.original_server = original_server;
-        let hosts: Vec<Host> = (0..nodes)
+        ledger.rogue_server = twist == Twist::RogueServer;
+        let mut hosts: Vec<Host> = (0..nodes)
             .map(|i| {
                 let name = NodeName::new(&format!("node-{i}")).expect("a valid name");
                 let seed = random.next_u64();
                 if i < originals {
                     ledger.originals.insert(name.clone());
                     Host::original(name, org.clone(), keys::client(), seed)
+                } else if i == 0 && twist == Twist::RogueNode {
+                    ledger.rogues.insert(name.clone());
+                    Host::rogue(name, org.clone(), keys::client(), seed)
                 } else {
                     Host::ours(name, org.clone(), keys::client(), seed)
                 }
             })
             .collect();
+        for host in &mut hosts {
+            host.set_tempo(twist.tempo(), twist == Twist::RogueServer);
+        }
         let mut world = World {
             now: 0,
             order: 0,
@@ -113,7 +129,9 @@ impl World {
             refused_until: 0,
             slow_until: 0,
             crash_after_exit: None,
+            twist,
             ledger,
+            duties: Duties::default(),
             faults: [0; FAULTS.len()],
             rows: BTreeMap::new(),
             traced: false,
@@ -165,15 +183,17 @@ impl World {
         }
     }
 
-    /// Every fault ends: the network heals, clocks are right, whoever is down comes back.
+    /// Every fault ends: the network heals, clocks are right, whoever is down comes back, rogues behave.
     pub fn heal(&mut self) -> Result<(), Broken> {
         self.refused_until = 0;
         self.net.slowness = 1;
         self.server.store().failing_until = 0;
         self.server.store().slow = (0, 0);
         self.server.set_clock(0);
+        self.twist = Twist::None;
         for host in &mut self.hosts {
             host.set_clock(0);
+            host.reform(self.now, Twist::None.tempo());
         }
         for link in self.net.suffering() {
             self.sever(link)?;
@@ -181,6 +201,7 @@ impl World {
         if !self.server.is_up() {
             self.happen(Happening::ServerUp)?;
         }
+        self.server.reform(self.now);
         for i in 0..self.hosts.len() {
             self.happen(Happening::NodeUp(i))?;
         }
@@ -297,7 +318,8 @@ impl World {
                 self.grant_server(wishes)
             }
             Happening::FetchArrives(i, life, key) => {
-                if !self.server.is_up() || self.hosts[i].life() != life {
+                let fails = self.twist.rest() > 0 && self.below(5) == 0;
+                if fails || !self.server.is_up() || self.hosts[i].life() != life {
                     self.later(5, Happening::ConfigArrives(i, life, None));
                     return Ok(());
                 }
@@ -387,6 +409,11 @@ impl World {
         };
         let link = self.net.connect(i, port, &mut self.random);
         self.note(|| format!("node {i} connects to {port:?}: link {link}"));
+        if self.twist == Twist::SlowHosts && self.below(4) == 0 {
+            // Some die between two words of their handshake, or just after it.
+            let wait = 20 + self.below(140);
+            self.later(wait, Happening::Sever(link));
+        }
         self.with_server(|server, wishes| server.accept(now, link, port, wishes))?;
         self.with_host(i, |host, wishes| host.connected(now, conn, link, wishes))
     }
@@ -410,7 +437,7 @@ impl World {
         for wish in wishes {
             match wish {
                 NodeWish::Fetch(key) => {
-                    let wait = 1 + self.below(30);
+                    let wait = 1 + self.below(30) + self.request_takes();
                     self.later(wait, Happening::FetchArrives(i, life, key));
                 }
                 NodeWish::Connect(conn, port) => {
@@ -422,10 +449,16 @@ impl World {
                 NodeWish::Later(wait, event) => self.later(wait, Happening::Job(i, life, event)),
                 NodeWish::Started(job) => {
                     self.note(|| format!("{name} starts {job}"));
-                    self.ledger.started(self.now, &job, &name)?;
+                    let keeps = self.hosts[i].keeps(&job);
+                    if self.server.is_rogue() {
+                        self.duties.started(&name, &job, keeps)?;
+                    } else {
+                        self.ledger.started(self.now, &job, &name, keeps)?;
+                    }
                 }
                 NodeWish::Ended(job, good) => {
                     self.note(|| format!("{name} ends {job}: {good}"));
+                    self.duties.ended(&name, job.clone());
                     self.ledger.ended(self.now, job, &name, good);
                     if let Some((_, wait)) = self.crash_after_exit.take_if(|(host, _)| *host == i) {
                         let soon = self.below(20);
@@ -433,7 +466,17 @@ impl World {
                     }
                 }
                 NodeWish::Killed(job) => self.ledger.killed(job, &name),
+                NodeWish::Options(job, options) if self.server.is_rogue() => {
+                    self.duties.options(&name, &job, &options)?;
+                }
                 NodeWish::Options(job, options) => self.check_options(&job, &options)?,
+                NodeWish::Told(body, idle) => {
+                    let host = &self.hosts[i];
+                    let reached = Reached { idle, wall: clock(self.now, host.clock_offset()).wall };
+                    self.duties.told(self.now, &name, &body, reached, |job| host.keeps(job))?;
+                }
+                NodeWish::Said(body) => self.duties.said(self.now, &name, &body)?,
+                NodeWish::Deaf => self.duties.deaf(&name),
             }
         }
         Ok(())
@@ -478,6 +521,7 @@ impl World {
                     if !self.server.kept().stored.jobs.contains_key(&job) {
                         return Err(format!("job {job} was promised before it was stored"));
                     }
+                    self.hosts.iter_mut().for_each(|host| host.overhear(&job));
                     self.ledger.started_jobs.insert(job);
                 }
                 ServerWish::Job(None) => {}
@@ -489,7 +533,7 @@ impl World {
                     let Some(host) = self.net.link(link).map(|l| l.host) else { continue };
                     let name = self.hosts[host].name().clone();
                     self.note(|| format!("to {name}: {}", String::from_utf8_lossy(&body)));
-                    if !self.server.is_original() {
+                    if self.server.is_ours() {
                         self.ledger.sent(link, &name, &body, &self.server.kept().stored)?;
                         self.ledger.asked(&name, &body, self.hosts[host].held())?;
                     }
@@ -511,6 +555,14 @@ impl World {
         }
         if self.recorded.len() < 400 {
             self.recorded.push((host, header, body));
+        }
+    }
+
+    /// How much longer than usual a configuration request takes.
+    fn request_takes(&mut self) -> u64 {
+        match self.twist.rest() {
+            0 => 0,
+            rest => self.below(rest),
         }
     }
 
