@@ -162,6 +162,9 @@ pub(crate) struct Start {
     /// Environment of the command, as a JSON object: '{"STAGE": "prod"}'
     #[arg(long, value_name = "JSON")]
     pub(crate) with_env: Option<String>,
+    /// A parameter that the nodes' whitelists declare for the command; may be given more than once
+    #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
+    pub(crate) parameters: Vec<String>,
     /// User to run the command as
     #[arg(long, value_name = "USER")]
     pub(crate) as_user: Option<String>,

@@ -31,6 +31,8 @@ pub(crate) async fn start(global: &Global, args: &Start, ui: &Ui) -> Outcome {
     let poll_interval = poll_interval(given(&args.poll_interval, "poll_interval").as_deref())?;
     let run_timeout = given(&args.timeout, "timeout").map(|text| run_timeout(&text)).transpose()?;
     let quorum = Quorum::parse(given(&args.quorum, "quorum").as_deref().unwrap_or("100%"))?;
+    let parameters = args.parameters.iter().map(|text| api::parameter_option(text)).collect::<Result<_>>();
+    let parameters = parameters.and_then(api::parameters).map_err(|e| e.context("--param"))?;
     let options = JobOptions {
         user: given(&args.as_user, "as_user"),
         dir: given(&args.in_dir, "in_dir"),
@@ -40,7 +42,7 @@ pub(crate) async fn start(global: &Global, args: &Start, ui: &Ui) -> Outcome {
             .map_err(|e| e.context("--with-env"))?,
         file: given(&args.file, "file").map(|name| file(&name)).transpose()?,
         capture: args.capture || config.knife_flag("capture"),
-        parameters: None,
+        parameters,
     };
     let nodes = nodes(&client, args, given(&args.search, "search"), ui).await?;
     let job = JobRequest {

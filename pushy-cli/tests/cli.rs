@@ -164,6 +164,10 @@ fn every_option_reaches_the_server() {
             "--file",
             "input.bin",
             "--capture",
+            "-p",
+            "version=1=2",
+            "--param",
+            "count=",
             "--with-env",
             r#"{"STAGE":"prod","N":1}"#,
             "--as-user",
@@ -182,7 +186,8 @@ fn every_option_reaches_the_server() {
         body(&lab),
         serde_json::json!({
             "command": "restart nginx", "nodes": ["a", "b", "c", "d", "e"], "quorum": 3, "run_timeout": 60,
-            "capture_output": true, "env": {"STAGE": "prod", "N": "1"}, "file": "base64:/wA=", "dir": "/srv",
+            "capture_output": true, "env": {"STAGE": "prod", "N": "1"},
+            "parameters": {"version": "1=2", "count": ""}, "file": "base64:/wA=", "dir": "/srv",
             "user": "deploy",
         })
     );
@@ -230,6 +235,13 @@ fn what_is_wrong_starts_nothing() {
         &["job", "start", "x", "a", "--with-env", r#"{"A":null}"#],
         "ERROR: --with-env: the value of \"A\"",
     );
+    for (given, expected) in [
+        (&["-p", "x"][..], "ERROR: --param: a parameter must be NAME=VALUE\n"),
+        (&["-p", "a b=1"], "ERROR: --param: \"a b\" is no parameter's name"),
+        (&["-p", "a=1", "--param", "a=2"], "ERROR: --param: parameter a is given twice\n"),
+    ] {
+        check(&[&["job", "start", "x", "a"], given].concat(), expected);
+    }
     check(&["job", "start", "x", "a", "-q", "most"], "ERROR: Invalid Format please enter integer or percent");
     check(&["job", "start", "x", "a", "--timeout", "1m"], "ERROR: --timeout \"1m\" is not a whole number");
     check(

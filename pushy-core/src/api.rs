@@ -17,7 +17,10 @@ pub use nodes::{
     FindNodes, GetNode, ListNodes, NodesPage, PublishNode, fuzzy_query, node_attribute, node_summary,
 };
 pub use refusal::{Who, is_v1_server, refusal};
-pub use request::{MAX_FILE, Quorum, env_option, file_option, node_names, v1_fallback};
+pub use request::{
+    MAX_FILE, Quorum, env_option, file_option, node_names, parameter, parameter_option, parameters,
+    v1_fallback,
+};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::{JobId, NodeName};

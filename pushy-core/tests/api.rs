@@ -1,8 +1,8 @@
 //! REST calls against the transcripts of 2.4, 10.1, 10.2, 12.10–12.13.
 
 use pushy_core::api::{
-    Call, CancelJob, Channel, GetConfig, GetJob, GetNodeState, GetOutput, ListJobs, ListNodeStates, Method,
-    Quorum, SearchNodes, StartJob, Who, file_option, is_v1_server, node_names, refusal, v1_fallback,
+    self, Call, CancelJob, Channel, GetConfig, GetJob, GetNodeState, GetOutput, ListJobs, ListNodeStates,
+    Method, Quorum, SearchNodes, StartJob, Who, file_option, is_v1_server, node_names, refusal, v1_fallback,
 };
 use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{JobOptions, JobRequest, JobStatus};
@@ -104,6 +104,37 @@ fn start_bodies() {
             r#"{common}"capture_output":true,"env":{{"STAGE":"prod"}},"file":"base64:aGVsbG8K","dir":"/srv/app","user":"deploy"}}"#
         ),
     );
+}
+
+#[test]
+fn parameters_go_out_as_texts_and_are_checked_before() {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let given = api::parameters(vec![pair("version", "1.2"), pair("n", "")]).unwrap();
+    let body = StartJob(&job(JobOptions { parameters: given, ..JobOptions::default() })).request().body;
+    let body = String::from_utf8(body).unwrap();
+    assert!(
+        body.contains(r#""parameters":{"n":"","version":"1.2"}"#)
+            || body.contains(r#""parameters":{"version":"1.2","n":""}"#),
+        "{body}"
+    );
+    assert_eq!(api::parameters(Vec::new()).unwrap(), None);
+    assert_eq!(api::parameter_option("a=b=c").unwrap(), pair("a", "b=c"));
+    assert_eq!(api::parameter_option("a=").unwrap(), pair("a", ""));
+    let long = format!("a={}", "s".repeat(4097));
+    for (text, expected) in [
+        ("a", "a parameter must be NAME=VALUE"),
+        ("=1", "\"\" is no parameter's name"),
+        ("-a=1", "\"-a\" is no parameter's name"),
+        ("a=\0secret", "the value of a has a NUL character"),
+        (&long, "the value of a is longer than 4096 bytes"),
+    ] {
+        let error = api::parameter_option(text).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains("secret") && !error.contains("sss"), "{error}");
+    }
+    let twice = api::parameters(vec![pair("a", "1"), pair("a", "2")]).unwrap_err();
+    assert_eq!(twice.to_string(), "parameter a is given twice");
+    let many = (0..65).map(|n| pair(&format!("p{n}"), "")).collect();
+    assert_eq!(api::parameters(many).unwrap_err().to_string(), "a job takes at most 64 parameters");
 }
 
 #[test]

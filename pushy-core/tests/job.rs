@@ -73,6 +73,11 @@ fn every_member_with_every_wrong_type() {
         ("dir", &[r#""text""#], UNKNOWN),
         ("env", &["{}"], UNKNOWN),
         ("file", &[], UNKNOWN),
+        (
+            "parameters",
+            &["{}"],
+            "invalid type supplied for parameters (expected an object of strings, numbers and booleans)",
+        ),
         ("capture_output", &["false"], "invalid type supplied for capture_output (expected a boolean)"),
     ] {
         for value in wrong {
@@ -129,6 +134,7 @@ fn the_first_failure_decides() {
         (r#""colour":1"#, "invalid key supplied"),
         (r#""nodes":[]"#, NO_NODES),
         (r#""env":{"A":"1","A":"2"}"#, "invalid environment value (duplicate key)"),
+        (r#""parameters":{"A":1,"A":2}"#, "invalid parameters (duplicate key)"),
         (r#""file":"text""#, BAD_PREFIX),
         (r#""user":"\u0000""#, "invalid user or dir supplied (U+0000 is not allowed)"),
         (r#""nodes":["a\n"]"#, NODE_NAME),
@@ -297,4 +303,59 @@ fn feed_entries() {
     let run = Event::RunComplete { node: node(), result: RunResult::Success };
     check(run, r#","node":"web-01.example.com","status":"success""#);
     check(Event::JobComplete { status: JobStatus::Complete }, r#","status":"complete""#);
+}
+
+/// Texts, numbers as they are written, and truth values; shown with `detail=1` alone.
+#[test]
+fn parameters() {
+    const TYPE: &str =
+        "invalid type supplied for parameters (expected an object of strings, numbers and booleans)";
+    const NAME: &str = "invalid parameter name (1 to 64 of A-Z, a-z, 0-9, _ and -, not first a -)";
+    let given = |parameters: &str| with(&format!(r#","parameters":{parameters}"#));
+    let parsed = |parameters: &str| {
+        let body = given(parameters);
+        JobRequest::from_json(body.as_bytes()).unwrap_or_else(|e| panic!("{body}: {e}")).options.parameters
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(parsed("{}"), None);
+    assert_eq!(
+        parsed(r#"{"b":"\u00e4 x","a-1":-1.50,"_":true,"C":false,"n":1e3}"#),
+        Some(vec![
+            pair("b", "ä x"),
+            pair("a-1", "-1.50"),
+            pair("_", "true"),
+            pair("C", "false"),
+            pair("n", "1e3")
+        ])
+    );
+    let long = "v".repeat(4096);
+    assert_eq!(parsed(&format!(r#"{{"a":"{long}"}}"#)), Some(vec![pair("a", &long)]));
+    let many = |count: usize| {
+        let members: Vec<String> = (0..count).map(|n| format!(r#""p{n}":{n}"#)).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    assert_eq!(parsed(&many(64)).map(|parameters| parameters.len()), Some(64));
+    for (parameters, error) in [
+        (r#"{"a":null}"#, TYPE),
+        (r#"{"a":[]}"#, TYPE),
+        (r#"{"a":{}}"#, TYPE),
+        (r#"{"a":"\ud800"}"#, NO_JSON),
+        (r#"{"":1}"#, NAME),
+        (r#"{"-a":1}"#, NAME),
+        (r#"{"a b":1}"#, NAME),
+        (r#"{"ä":1}"#, NAME),
+        (&format!(r#"{{"{}":1}}"#, "n".repeat(65)), NAME),
+        (r#"{"a":1,"a":1}"#, "invalid parameters (duplicate key)"),
+        (&many(65), "invalid parameters (must be <= 64)"),
+        (&format!(r#"{{"a":"{long}v"}}"#), "invalid parameter value (must be <= 4096 bytes)"),
+        (r#"{"a":"\u0000"}"#, "invalid parameter value (U+0000 is not allowed)"),
+    ] {
+        check(given(parameters).as_bytes(), error);
+    }
+    let mut job = job();
+    job.options.parameters = Some(vec![pair("version", "1.2"), pair("a", "\"")]);
+    assert!(!job.to_json(true).contains("parameters"), "the original's answer stays as it is");
+    assert!(!job.to_list_json().contains("parameters"));
+    assert!(job.to_detail_json(false).contains(r#""parameters":{"version":"1.2","a":"\""}"#));
+    assert!(!format!("{:?}", job.options).contains("1.2"), "values are nothing for a log");
 }

@@ -28,7 +28,17 @@ RSpec.describe Pushy::JobRequest do
     end
   end
 
+  it "takes parameters as texts, numbers and truth values" do
+    expect(request(parameters: { "version" => "1.2", count: 3, "force" => true, stage: :live, x: 1.5 })).to be_frozen
+    expect(request(parameters: {})).to be_frozen
+  end
+
   {
+    { parameters: { "a b" => "1" } } => [Pushy::InvalidArgumentError, /a b/],
+    { parameters: { "a" => "x" * 4097 } } => [Pushy::InvalidArgumentError, /4096/],
+    { parameters: { "a" => "1", a: "2" } } => [Pushy::InvalidArgumentError, /a is given twice/],
+    { parameters: { "a" => nil } } => [TypeError, /parameter a/],
+    { parameters: { "a" => ["1"] } } => [TypeError, /parameter a/],
     { quorum: "half" } => [Pushy::InvalidArgumentError, /half/],
     { quorum: "-1" } => [Pushy::InvalidArgumentError, /-1/],
     { nodes: [] } => [Pushy::InvalidArgumentError, /No nodes/],

@@ -10,6 +10,7 @@ use super::Request;
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::NodeName;
 use crate::job::JobRequest;
+use crate::whitelist::{MAX_PARAMETER, MAX_PARAMETER_NAME, MAX_PARAMETERS, is_parameter_name};
 
 pub use crate::job::MAX_FILE;
 
@@ -122,6 +123,53 @@ pub fn env_option(json: &str) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
+/// One parameter as `NAME=VALUE` (option `-p`).
+///
+/// # Errors
+/// [`ErrorCode::InvalidArgument`] saying what is wrong without showing the value.
+pub fn parameter_option(text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) => parameter(name, value),
+        None => Err(Error::new(ErrorCode::InvalidArgument, "a parameter must be NAME=VALUE")),
+    }
+}
+
+/// One parameter.
+///
+/// # Errors
+/// As [`parameter_option`].
+pub fn parameter(name: &str, value: &str) -> Result<(String, String)> {
+    let bad = |what: String| Error::new(ErrorCode::InvalidArgument, what);
+    if !is_parameter_name(name) {
+        return Err(bad(format!(
+            "{name:?} is no parameter's name: 1 to {MAX_PARAMETER_NAME} letters, digits, _ or -, not first a -"
+        )));
+    }
+    if value.len() > MAX_PARAMETER {
+        return Err(bad(format!("the value of {name} is longer than {MAX_PARAMETER} bytes")));
+    }
+    if value.contains('\0') {
+        return Err(bad(format!("the value of {name} has a NUL character")));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Parameters as a job takes them: `None` when there are none.
+///
+/// # Errors
+/// [`ErrorCode::InvalidArgument`] for a name given twice, or too many.
+pub fn parameters(given: Vec<(String, String)>) -> Result<Option<Vec<(String, String)>>> {
+    let bad = |what: String| Error::new(ErrorCode::InvalidArgument, what);
+    let mut seen = HashSet::with_capacity(given.len());
+    if let Some((name, _)) = given.iter().find(|(name, _)| !seen.insert(name)) {
+        return Err(bad(format!("parameter {name} is given twice")));
+    }
+    if given.len() > MAX_PARAMETERS {
+        return Err(bad(format!("a job takes at most {MAX_PARAMETERS} parameters")));
+    }
+    Ok(Some(given).filter(|given| !given.is_empty()))
+}
+
 /// The full request, in the original's order of members; `env` only when given (decision 14).
 pub(super) fn start_job(job: &JobRequest) -> Request {
     let mut body = v1_members(job);
@@ -130,6 +178,10 @@ pub(super) fn start_job(job: &JobRequest) -> Request {
     if let Some(env) = &options.env {
         let env = env.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect();
         body.insert("env".to_owned(), Value::Object(env));
+    }
+    if let Some(parameters) = &options.parameters {
+        let parameters = parameters.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect();
+        body.insert("parameters".to_owned(), Value::Object(parameters));
     }
     for (key, value) in [("file", &options.file), ("dir", &options.dir), ("user", &options.user)] {
         if let Some(value) = value {
@@ -149,6 +201,13 @@ pub fn v1_fallback(job: &JobRequest) -> Result<Request> {
         return Err(Error::new(
             ErrorCode::InvalidArgument,
             "Sending Environment attributes isn't possible for Push Jobs 1.0",
+        ));
+    }
+    if options.parameters.is_some() {
+        // Not only servers of the 1.x line: no original one does.
+        return Err(Error::new(
+            ErrorCode::InvalidArgument,
+            "This push server does not take parameters of jobs",
         ));
     }
     let lost = [

@@ -38,6 +38,9 @@ impl Job {
         self.members(&mut object, include_file);
         if detail {
             object.member("requester", &self.requester).member("quorum", &self.quorum);
+            if let Some(parameters) = &self.options.parameters {
+                object.strings("parameters", parameters);
+            }
         }
         object.end_text()
     }

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::{JobOptions, JobRequest};
 use crate::ids::NodeName;
 use crate::json::Object;
+use crate::whitelist::{MAX_PARAMETER, MAX_PARAMETERS, is_parameter_name};
 
 /// The largest file that can be delivered with a job, in bytes.
 pub const MAX_FILE: usize = 100_000;
@@ -53,6 +54,14 @@ const QUORUM_RANGE: InvalidJob =
 const CAPTURE: InvalidJob = InvalidJob("invalid type supplied for capture_output (expected a boolean)");
 const KEY: InvalidJob = InvalidJob("invalid key supplied");
 const ENV_TWICE: InvalidJob = InvalidJob("invalid environment value (duplicate key)");
+const PARAMETERS: InvalidJob =
+    InvalidJob("invalid type supplied for parameters (expected an object of strings, numbers and booleans)");
+const PARAMETERS_COUNT: InvalidJob = InvalidJob("invalid parameters (must be <= 64)");
+const PARAMETERS_TWICE: InvalidJob = InvalidJob("invalid parameters (duplicate key)");
+const PARAMETER_NAME: InvalidJob =
+    InvalidJob("invalid parameter name (1 to 64 of A-Z, a-z, 0-9, _ and -, not first a -)");
+const PARAMETER_SIZE: InvalidJob = InvalidJob("invalid parameter value (must be <= 4096 bytes)");
+const PARAMETER_NUL: InvalidJob = InvalidJob("invalid parameter value (U+0000 is not allowed)");
 const FILE_PREFIX: InvalidJob = InvalidJob("invalid file contents (expected 'base64:...' or 'raw:...')");
 const FILE_BASE64: InvalidJob = InvalidJob("invalid file contents (couldn't decode base64 string)");
 const FILE_SIZE: InvalidJob = InvalidJob("invalid file size (must be <= 100000 bytes)");
@@ -92,8 +101,19 @@ impl JobRequest {
             Some("true") => true,
             Some(_) => return Err(CAPTURE),
         };
-        let known =
-            ["command", "nodes", "run_timeout", "quorum", "user", "dir", "env", "file", "capture_output"];
+        let parameters = find("parameters").map(parameters).transpose()?;
+        let known = [
+            "command",
+            "nodes",
+            "run_timeout",
+            "quorum",
+            "user",
+            "dir",
+            "env",
+            "file",
+            "capture_output",
+            "parameters",
+        ];
         if members.0.iter().any(|(name, _)| !known.contains(&name.as_str())) {
             return Err(KEY);
         }
@@ -105,6 +125,9 @@ impl JobRequest {
             if !env.iter().all(|(name, _)| seen.insert(name)) {
                 return Err(ENV_TWICE);
             }
+        }
+        if let Some(parameters) = &parameters {
+            check_parameters(parameters)?;
         }
         if let Some(file) = &file {
             check_file(file)?;
@@ -124,9 +147,40 @@ impl JobRequest {
             nodes,
             run_timeout,
             quorum,
-            options: JobOptions { user, dir, env, file, capture, parameters: None },
+            options: JobOptions {
+                user,
+                dir,
+                env,
+                file,
+                capture,
+                // Nothing given is nothing asked of the nodes.
+                parameters: parameters.filter(|parameters| !parameters.is_empty()),
+            },
         })
     }
+}
+
+/// Number, names and values of parameters, which end as arguments of a command.
+fn check_parameters(parameters: &[(String, String)]) -> Result<(), InvalidJob> {
+    if parameters.len() > MAX_PARAMETERS {
+        return Err(PARAMETERS_COUNT);
+    }
+    let mut seen = HashSet::with_capacity(parameters.len());
+    for (name, value) in parameters {
+        if !is_parameter_name(name) {
+            return Err(PARAMETER_NAME);
+        }
+        if !seen.insert(name) {
+            return Err(PARAMETERS_TWICE);
+        }
+        if value.len() > MAX_PARAMETER {
+            return Err(PARAMETER_SIZE);
+        }
+        if value.contains('\0') {
+            return Err(PARAMETER_NUL);
+        }
+    }
+    Ok(())
 }
 
 /// Prefix, Base64 and size of a file option.
@@ -205,6 +259,20 @@ fn pairs(raw: &str) -> Result<Vec<(String, String)>, InvalidJob> {
     }
     let members: Members<'_> = serde_json::from_str(raw).map_err(|_| NOT_JSON)?;
     members.0.into_iter().map(|(name, value)| Ok((name, string(value.get())?.ok_or(UNKNOWN)?))).collect()
+}
+
+/// An object of strings, numbers and truth values as texts, numbers as they are written; repeated names included.
+fn parameters(raw: &str) -> Result<Vec<(String, String)>, InvalidJob> {
+    if !raw.starts_with('{') {
+        return Err(PARAMETERS);
+    }
+    let members: Members<'_> = serde_json::from_str(raw).map_err(|_| NOT_JSON)?;
+    let value = |raw: &str| match string(raw)? {
+        Some(text) => Ok(text),
+        None if raw.starts_with(['{', '[', 'n']) => Err(PARAMETERS),
+        None => Ok(raw.to_owned()),
+    };
+    members.0.into_iter().map(|(name, raw)| Ok((name, value(raw.get())?))).collect()
 }
 
 /// An object's members as written: repeated names are kept, values are not read yet.

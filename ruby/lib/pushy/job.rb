@@ -19,12 +19,26 @@ module Pushy
     # @param user [String, nil] run as this user
     # @param dir [String, nil] run in this directory
     # @param file [String, nil] content of a file to deliver, at most 100,000 bytes
+    # @param parameters [Hash{String, Symbol => String, Symbol, Numeric, true, false}, nil] what the nodes' whitelists
+    #   declare for the command
     # @return [JobRequest]
     # @raise [InvalidArgumentError, InvalidNameError, TooLargeError]
     # @raise [TypeError] for a value of the wrong kind
     def self.new(command:, nodes:, quorum: nil, run_timeout: nil, capture: false, env: nil, user: nil, dir: nil,
-                 file: nil)
-      build(command, Array(nodes), [quorum&.to_s, run_timeout, capture ? true : false, env, user, dir, file]).freeze
+                 file: nil, parameters: nil)
+      build(command, Array(nodes),
+            [quorum&.to_s, run_timeout, capture ? true : false, env, user, dir, file, texts(parameters)]).freeze
     end
+
+    # Parameters as pairs of texts. The error names no value.
+    def self.texts(parameters)
+      parameters&.map do |name, value|
+        case value
+        when String, Symbol, Numeric, true, false then [name.to_s, value.to_s]
+        else raise TypeError, "parameter #{name}: a text, number or truth value is needed, not #{value.class}"
+        end
+      end
+    end
+    private_class_method :texts
   end
 end

@@ -1,6 +1,8 @@
 //! `Pushy::JobRequest`: a job to be started, checked when it is made.
 
-use magnus::{Class, Module, Object, RHash, RModule, RString, Ruby, TryConvert, Value, function, method};
+use magnus::{
+    Class, Module, Object, RArray, RHash, RModule, RString, Ruby, TryConvert, Value, function, method,
+};
 use pushy_core::api;
 use pushy_core::job::{self, JobOptions};
 
@@ -11,8 +13,16 @@ use crate::{convert, error};
 pub(crate) struct JobRequest(pub(crate) job::JobRequest);
 
 /// The options in the order in which `lib/pushy/job.rb` gives them.
-type Options =
-    (Option<String>, Option<u32>, bool, Option<Value>, Option<String>, Option<String>, Option<RString>);
+type Options = (
+    Option<String>,
+    Option<u32>,
+    bool,
+    Option<Value>,
+    Option<String>,
+    Option<String>,
+    Option<RString>,
+    Option<RArray>,
+);
 
 /// Names and values from a hash, or from the text of a JSON object.
 fn environment(ruby: &Ruby, env: Value) -> Result<Vec<(String, String)>, magnus::Error> {
@@ -28,15 +38,19 @@ fn build(
     nodes: Vec<String>,
     options: Options,
 ) -> Result<JobRequest, magnus::Error> {
-    let (quorum, run_timeout, capture, env, user, dir, file) = options;
+    let (quorum, run_timeout, capture, env, user, dir, file, parameters) = options;
     let env = env.map(|env| environment(ruby, env)).transpose()?;
     let file = file.map(convert::bytes);
+    let parameters = parameters.map(convert::pair_list).transpose()?.unwrap_or_default();
     let checked = || {
         let nodes = api::node_names(nodes)?;
         let quorum = quorum.map(|text| api::Quorum::parse(&text)).transpose()?.map(|q| q.of(nodes.len()));
         let file =
             file.map(|content| api::file_option(&content)).transpose().map_err(|e| e.context("file"))?;
-        let options = JobOptions { user, dir, env, file, capture, parameters: None };
+        let parameters: Result<_, pushy_core::Error> =
+            parameters.iter().map(|(name, value)| api::parameter(name, value)).collect();
+        let parameters = parameters.and_then(api::parameters).map_err(|e| e.context("parameters"))?;
+        let options = JobOptions { user, dir, env, file, capture, parameters };
         Ok(JobRequest(job::JobRequest { command, nodes, run_timeout, quorum, options }))
     };
     checked().map_err(|e| error::raise(ruby, &e))

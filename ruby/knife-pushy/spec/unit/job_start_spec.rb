@@ -30,12 +30,29 @@ RSpec.describe Chef::Knife::JobStart do
       { with_env: '{"A":"1"}' } => { env: '{"A":"1"}' },
       { as_user: "deploy", in_dir: "/srv" } => { user: "deploy", dir: "/srv" },
       { send_file: File.join(__dir__, "..", "..", ".rspec") } =>
-        { file: "--require spec_helper\n--warnings\n".b }
+        { file: "--require spec_helper\n--warnings\n".b },
+      { parameters: ["version=1=2", "n="] } => { parameters: { "version" => "1=2", "n" => "" } },
+      { parameters: { "version" => 1 } } => { parameters: { "version" => 1 } }
     }.each do |settings, part|
       it "passes #{settings} on" do
         start("x", "web1", **settings)
         expect(request).to include(part)
       end
+    end
+
+    it "refuses parameters that are none, or given twice" do
+      expect(start("x", "web1", parameters: ["version"]))
+        .to have_attributes(status: 1, stderr: /-p must be followed by NAME=VALUE/)
+      expect(start("x", "web1", parameters: ["a=1", "a=2"]))
+        .to have_attributes(status: 1, stderr: /parameter a is given twice/)
+    end
+
+    it "takes every -p of the command line, and none of the command before" do
+      given = described_class.options[:parameters][:proc]
+      given.call("a=1")
+      expect(given.call("b=2")).to eq(%w[a=1 b=2])
+      start("x", "web1", parameters: %w[a=1 b=2])
+      expect(given.call("c=3")).to eq(%w[c=3])
     end
 
     it "connects as Chef's configuration says" do

@@ -10,6 +10,11 @@ class Chef
     class JobStart < Chef::Knife
       banner "knife job start COMMAND [NODE ...] (options)"
 
+      # Every -p of the command line that is being read: options of older Chef clients know their last value only.
+      def self.given_parameters
+        @given_parameters ||= []
+      end
+
       # The names are those of knife-push: settings under knife[...] go on working, and both files may be loaded.
       option :run_timeout,
              long: "--timeout SECONDS",
@@ -47,6 +52,12 @@ class Chef
       option :with_env,
              long: "--with-env JSON",
              description: "Environment variables, as a JSON object of names and values."
+
+      option :parameters,
+             short: "-p NAME=VALUE",
+             long: "--param NAME=VALUE",
+             proc: ->(text) { given_parameters.push(text).dup },
+             description: "A parameter that the nodes' whitelists declare for the command; may be given more than once."
 
       option :as_user,
              long: "--as-user USER",
@@ -109,7 +120,8 @@ class Chef
             env: config[:with_env],
             user: config[:as_user],
             dir: config[:in_dir],
-            file: file_content
+            file: file_content,
+            parameters: parameters
           }.compact
         end
 
@@ -130,6 +142,20 @@ class Chef
 
         def nodes_elsewhere(names)
           value_error("Name nodes or give --from-job, not both.") unless names.empty?
+        end
+
+        # knife[:parameters] may be a hash.
+        def parameters
+          given = config[:parameters]
+          JobStart.given_parameters.clear
+          return given if given.nil? || given.is_a?(Hash)
+
+          pairs = Array(given).map { |text| text.split("=", 2) }
+          value_error("-p must be followed by NAME=VALUE") unless pairs.all? { |pair| pair.size == 2 }
+          names = pairs.map(&:first)
+          twice = names.find { |name| names.count(name) > 1 }
+          value_error("parameter #{twice} is given twice") if twice
+          pairs.to_h
         end
 
         def file_content
