@@ -6,6 +6,7 @@ use pushy_core::ids::{IncarnationId, JobId};
 use pushy_core::node::job_runner::Input as JobInput;
 use pushy_core::node::{Input, JobSpec, Node, Output, Settings};
 use pushy_core::node_document::NodeDocument;
+use pushy_core::reason::{Reason, ReasonCode};
 use pushy_core::server::LogLevel;
 use pushy_core::time::{Millis, Now, Wall};
 use rand_core::OsRng;
@@ -45,7 +46,7 @@ pub(crate) enum Event {
     /// One of the connections has news: `Connected`, `Disconnected` or `Frames`.
     Channel(Input),
     /// The checks of a job are done.
-    Prepared(JobId, Result<Box<Prepared>, String>),
+    Prepared(JobId, Result<Box<Prepared>, Reason>),
     /// The job's process has news.
     Job(JobInput),
 }
@@ -270,7 +271,7 @@ impl Driver {
             Some((held, prepared)) if held == job => {
                 process::spawn(&self.config.node_name, &job, spec, *prepared, &self.policy, &self.events)
             }
-            _ => Err("the job was not prepared".into()),
+            _ => Err(Reason::new(ReasonCode::StartFailed, "the job was not prepared")),
         };
         let input = match spawned {
             Ok(running) => {

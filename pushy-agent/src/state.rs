@@ -139,8 +139,13 @@ mod tests {
         let (state, restored) = StateDir::open(&at, "http://a/organizations/o");
         assert!(restored.results.is_empty() && restored.pinned.is_none());
         let job = JobId::new("4be1d6f0a9c30123456789abcdef0123").expect("an id");
-        let result =
-            KeptResult { job: job.clone(), succeeded: true, stdout: Some("ok".into()), stderr: None };
+        let result = KeptResult {
+            job: job.clone(),
+            succeeded: true,
+            stdout: Some("ok".into()),
+            stderr: None,
+            reason: None,
+        };
         state.spool(&result);
         state.pin("PEM");
         let path = at.join("results").join(format!("{job}.json"));

@@ -3,6 +3,7 @@
 use crate::ids::NodeName;
 use crate::job::{Job, JobStatus};
 use crate::json::Object;
+use crate::reason::Reason;
 use crate::time::Wall;
 
 /// How a vote came out (8.3, `quorum_vote`).
@@ -54,6 +55,8 @@ pub enum RunResult {
     RunNackedWhileRunning,
     /// A message from a node that is already out.
     ClientDiedWhileRunning,
+    /// An operator has cancelled the node's part; said by our server only.
+    Aborted,
 }
 
 impl RunResult {
@@ -66,6 +69,7 @@ impl RunResult {
             RunResult::RunNacked => "run_nacked",
             RunResult::RunNackedWhileRunning => "run_nacked_while_running",
             RunResult::ClientDiedWhileRunning => "client_died_while_running",
+            RunResult::Aborted => "aborted",
         }
     }
 }
@@ -109,8 +113,9 @@ pub enum Event {
 }
 
 impl Event {
-    /// The `data` of a job's feed: one JSON object, `timestamp` first (8.3). `job` is what [`Event::Start`] tells of.
-    pub fn data(&self, at: Wall, job: Option<&Job>) -> String {
+    /// The `data` of a job's feed: one JSON object, `timestamp` first (8.3). `job` is what [`Event::Start`] tells of,
+    /// `reason` comes last where there is one.
+    pub fn data(&self, at: Wall, job: Option<&Job>, reason: Option<&Reason>) -> String {
         let mut object = Object::with_capacity(160);
         object.plain("timestamp", &at.feed_timestamp());
         match self {
@@ -132,6 +137,9 @@ impl Event {
             Event::JobComplete { status } => {
                 object.plain("status", status.as_str());
             }
+        }
+        if let Some(reason) = reason {
+            object.raw("reason", &reason.to_json());
         }
         object.end_text()
     }

@@ -318,6 +318,28 @@ pub struct Commit {
     pub run_timeout: Option<u32>,
 }
 
+impl Commit {
+    /// The members that an original does not know, without braces.
+    fn extension(&self) -> Vec<u8> {
+        let mut object = Object::with_capacity(64);
+        if let Some(seconds) = &self.run_timeout {
+            object.member("run_timeout", seconds);
+        }
+        if let Some(parameters) = &self.options.parameters {
+            object.strings("parameters", parameters);
+        }
+        object.end_inside()
+    }
+
+    /// What every node gets, and what those get besides that take extensions: for [`Tail::extended`].
+    pub fn tails(mut self) -> (Tail, Tail) {
+        let extension = Tail(self.extension());
+        self.run_timeout = None;
+        self.options.parameters = None;
+        (ServerMessage::Commit(Box::new(self)).tail(), extension)
+    }
+}
+
 /// A message from the server to nodes, without what every message carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerMessage {
@@ -371,10 +393,17 @@ pub struct Tail(Vec<u8>);
 impl Tail {
     /// The body frame for one receiver (4.9: `sequence`, `timestamp`, then the rest).
     pub fn body(&self, sequence: u64, at: Wall) -> Vec<u8> {
-        Object::with_capacity(72 + self.0.len())
+        self.extended(None, sequence, at)
+    }
+
+    /// The same with more members at its end.
+    pub fn extended(&self, more: Option<&Tail>, sequence: u64, at: Wall) -> Vec<u8> {
+        let more = more.map_or(&[][..], |more| &more.0);
+        Object::with_capacity(73 + self.0.len() + more.len())
             .member("sequence", &sequence)
             .plain("timestamp", &at.rfc1123())
             .inside(&self.0)
+            .inside(more)
             .end()
     }
 }
@@ -430,12 +459,7 @@ impl ServerMessage {
                     object.member("file", file);
                 }
                 object.member("capture", &options.capture);
-                if let Some(seconds) = &commit.run_timeout {
-                    object.member("run_timeout", seconds);
-                }
-                if let Some(parameters) = &options.parameters {
-                    object.strings("parameters", parameters);
-                }
+                object.inside(&commit.extension());
             }
             ServerMessage::Run { job } | ServerMessage::ResultAck { job } | ServerMessage::Cancel { job } => {
                 object.member("type", self.type_name()).plain("job_id", job.as_str());

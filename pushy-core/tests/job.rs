@@ -281,7 +281,7 @@ fn feed_entries() {
     let check = |event: Event, rest: &str| {
         let at = Wall(1_741_083_300_104_233);
         let time = r#""timestamp":"2025-03-04 10:15:00.104233Z""#;
-        assert_eq!(event.data(at, Some(&job())), format!("{{{time}{rest}}}"));
+        assert_eq!(event.data(at, Some(&job()), None), format!("{{{time}{rest}}}"));
         let frame = Frame::of_job(&event, 7, at, Some(&job()));
         let name = event.name();
         assert_eq!(

@@ -14,6 +14,7 @@ new         ack_run      unavailable  rehab
 new         nack_run     unavailable  rehab
 new         succeeded    unavailable  rehab
 new         failed       unavailable  rehab
+new         timed_out    unavailable  rehab
 new         aborted      unavailable  rehab
 new         down         unavailable  vote:down rehab
 ready       ack_commit   -            vote:unexpected_commit
@@ -22,6 +23,7 @@ ready       ack_run      unavailable  rehab
 ready       nack_run     unavailable  rehab
 ready       succeeded    unavailable  rehab
 ready       failed       unavailable  rehab
+ready       timed_out    unavailable  rehab
 ready       aborted      unavailable  rehab
 ready       down         unavailable  vote:down rehab
 running     ack_commit   -
@@ -30,6 +32,7 @@ running     ack_run      -
 running     nack_run     -
 running     succeeded    -
 running     failed       -
+running     timed_out    -
 running     aborted      -
 running     down         -
 succeeded   ack_commit   -            rehab vote:client_died_while_voting
@@ -38,6 +41,7 @@ succeeded   ack_run      -            rehab
 succeeded   nack_run     -            rehab
 succeeded   succeeded    -            rehab
 succeeded   failed       -            rehab
+succeeded   timed_out    -            rehab
 succeeded   aborted      -
 succeeded   down         -            vote:down rehab
 failed      ack_commit   -            rehab vote:client_died_while_voting
@@ -46,6 +50,7 @@ failed      ack_run      -            rehab
 failed      nack_run     -            rehab
 failed      succeeded    -            rehab
 failed      failed       -            rehab
+failed      timed_out    -            rehab
 failed      aborted      -
 failed      down         -            vote:down rehab
 aborted     ack_commit   -            rehab vote:client_died_while_voting
@@ -54,6 +59,7 @@ aborted     ack_run      -            rehab
 aborted     nack_run     -            rehab
 aborted     succeeded    -            rehab
 aborted     failed       -            rehab
+aborted     timed_out    -            rehab
 aborted     aborted      -
 aborted     down         -            vote:down rehab
 unavailable ack_commit   -            rehab vote:client_died_while_voting
@@ -62,6 +68,7 @@ unavailable ack_run      -            rehab
 unavailable nack_run     -            rehab
 unavailable succeeded    -            rehab
 unavailable failed       -            rehab
+unavailable timed_out    -            rehab
 unavailable aborted      -
 unavailable down         -            vote:down rehab
 nacked      ack_commit   -            rehab vote:client_died_while_voting
@@ -70,6 +77,7 @@ nacked      ack_run      -            rehab
 nacked      nack_run     -            rehab
 nacked      succeeded    -            rehab
 nacked      failed       -            rehab
+nacked      timed_out    -            rehab
 nacked      aborted      -
 nacked      down         -            vote:down rehab
 faulty      ack_commit   -            rehab vote:client_died_while_voting
@@ -78,6 +86,7 @@ faulty      ack_run      -            rehab
 faulty      nack_run     -            rehab
 faulty      succeeded    -            rehab
 faulty      failed       -            rehab
+faulty      timed_out    -            rehab
 faulty      aborted      -
 faulty      down         -            vote:down rehab
 was_ready   ack_commit   -            rehab vote:client_died_while_voting
@@ -86,6 +95,7 @@ was_ready   ack_run      -            rehab
 was_ready   nack_run     -            rehab
 was_ready   succeeded    -            rehab
 was_ready   failed       -            rehab
+was_ready   timed_out    -            rehab
 was_ready   aborted      -
 was_ready   down         -            vote:down rehab
 crashed     ack_commit   -            rehab vote:client_died_while_voting
@@ -94,6 +104,7 @@ crashed     ack_run      -            rehab
 crashed     nack_run     -            rehab
 crashed     succeeded    -            rehab
 crashed     failed       -            rehab
+crashed     timed_out    -            rehab
 crashed     aborted      -
 crashed     down         -            vote:down rehab
 timed_out   ack_commit   -            rehab vote:client_died_while_voting
@@ -102,6 +113,7 @@ timed_out   ack_run      -            rehab
 timed_out   nack_run     -            rehab
 timed_out   succeeded    -            rehab
 timed_out   failed       -            rehab
+timed_out   timed_out    -            rehab
 timed_out   aborted      -
 timed_out   down         -            vote:down rehab
 ";
@@ -114,6 +126,7 @@ new         ack_run      -
 new         nack_run     -
 new         succeeded    -
 new         failed       -
+new         timed_out    -
 new         aborted      -
 new         down         -
 ready       ack_commit   crashed      rehab run:crashed
@@ -122,6 +135,7 @@ ready       ack_run      running      run_start
 ready       nack_run     failed       rehab run:run_nacked
 ready       succeeded    crashed      rehab run:crashed
 ready       failed       crashed      rehab run:crashed
+ready       timed_out    crashed      rehab run:crashed
 ready       aborted      crashed      rehab run:crashed
 ready       down         crashed      rehab run:crashed
 running     ack_commit   crashed      rehab run:crashed
@@ -130,6 +144,7 @@ running     ack_run      -
 running     nack_run     failed       rehab run:run_nacked_while_running
 running     succeeded    succeeded    run:success
 running     failed       failed       run:failure
+running     timed_out    timed_out    run:failure
 running     aborted      crashed      rehab run:crashed
 running     down         crashed      rehab run:crashed
 succeeded   ack_commit   -            rehab run:client_died_while_running
@@ -138,6 +153,7 @@ succeeded   ack_run      -            run:client_died_while_running rehab
 succeeded   nack_run     -            rehab run:client_died_while_running
 succeeded   succeeded    -            rehab run:client_died_while_running
 succeeded   failed       -            rehab run:client_died_while_running
+succeeded   timed_out    -            rehab run:client_died_while_running
 succeeded   aborted      -
 succeeded   down         -            rehab run:client_died_while_running
 failed      ack_commit   -            rehab run:client_died_while_running
@@ -146,6 +162,7 @@ failed      ack_run      -            run:client_died_while_running rehab
 failed      nack_run     -            rehab run:client_died_while_running
 failed      succeeded    -            rehab run:client_died_while_running
 failed      failed       -            rehab run:client_died_while_running
+failed      timed_out    -            rehab run:client_died_while_running
 failed      aborted      -
 failed      down         -            rehab run:client_died_while_running
 aborted     ack_commit   -            rehab run:client_died_while_running
@@ -154,6 +171,7 @@ aborted     ack_run      -            run:client_died_while_running rehab
 aborted     nack_run     -            rehab run:client_died_while_running
 aborted     succeeded    -            rehab run:client_died_while_running
 aborted     failed       -            rehab run:client_died_while_running
+aborted     timed_out    -            rehab run:client_died_while_running
 aborted     aborted      -
 aborted     down         -            rehab run:client_died_while_running
 unavailable ack_commit   -            rehab run:client_died_while_running
@@ -162,6 +180,7 @@ unavailable ack_run      -            run:client_died_while_running rehab
 unavailable nack_run     -            rehab run:client_died_while_running
 unavailable succeeded    -            rehab run:client_died_while_running
 unavailable failed       -            rehab run:client_died_while_running
+unavailable timed_out    -            rehab run:client_died_while_running
 unavailable aborted      -
 unavailable down         -            rehab run:client_died_while_running
 nacked      ack_commit   -            rehab run:client_died_while_running
@@ -170,6 +189,7 @@ nacked      ack_run      -            run:client_died_while_running rehab
 nacked      nack_run     -            rehab run:client_died_while_running
 nacked      succeeded    -            rehab run:client_died_while_running
 nacked      failed       -            rehab run:client_died_while_running
+nacked      timed_out    -            rehab run:client_died_while_running
 nacked      aborted      -
 nacked      down         -            rehab run:client_died_while_running
 faulty      ack_commit   -            rehab run:client_died_while_running
@@ -178,6 +198,7 @@ faulty      ack_run      -            run:client_died_while_running rehab
 faulty      nack_run     -            rehab run:client_died_while_running
 faulty      succeeded    -            rehab run:client_died_while_running
 faulty      failed       -            rehab run:client_died_while_running
+faulty      timed_out    -            rehab run:client_died_while_running
 faulty      aborted      -
 faulty      down         -            rehab run:client_died_while_running
 was_ready   ack_commit   -            rehab run:client_died_while_running
@@ -186,6 +207,7 @@ was_ready   ack_run      -            run:client_died_while_running rehab
 was_ready   nack_run     -            rehab run:client_died_while_running
 was_ready   succeeded    -            rehab run:client_died_while_running
 was_ready   failed       -            rehab run:client_died_while_running
+was_ready   timed_out    -            rehab run:client_died_while_running
 was_ready   aborted      -
 was_ready   down         -            rehab run:client_died_while_running
 crashed     ack_commit   -            rehab run:client_died_while_running
@@ -194,6 +216,7 @@ crashed     ack_run      -            run:client_died_while_running rehab
 crashed     nack_run     -            rehab run:client_died_while_running
 crashed     succeeded    -            rehab run:client_died_while_running
 crashed     failed       -            rehab run:client_died_while_running
+crashed     timed_out    -            rehab run:client_died_while_running
 crashed     aborted      -
 crashed     down         -            rehab run:client_died_while_running
 timed_out   ack_commit   -            rehab run:client_died_while_running
@@ -202,11 +225,12 @@ timed_out   ack_run      -            run:client_died_while_running rehab
 timed_out   nack_run     -            rehab run:client_died_while_running
 timed_out   succeeded    -            rehab run:client_died_while_running
 timed_out   failed       -            rehab run:client_died_while_running
+timed_out   timed_out    -            rehab run:client_died_while_running
 timed_out   aborted      -
 timed_out   down         -            rehab run:client_died_while_running
 ";
 
-/// The timers of 6.2, the quorum check of 6.4, and a restart that gives jobs up (D-32).
+/// The timers of 6.2, the quorum check of 6.4, an operator's cancel, and a restart that gives jobs up (D-32).
 const ENDS: &str = "
 vote_closes    new         unavailable  vote:voting_timeout quiet_rehab
 vote_closes    ready       -
@@ -244,6 +268,18 @@ time_is_up     faulty      -
 time_is_up     was_ready   -
 time_is_up     crashed     -
 time_is_up     timed_out   -
+cancelled      new         aborted      cancel vote:failure
+cancelled      ready       aborted      cancel run:aborted
+cancelled      running     aborted      cancel run:aborted
+cancelled      succeeded   -
+cancelled      failed      -
+cancelled      aborted     -
+cancelled      unavailable -
+cancelled      nacked      -
+cancelled      faulty      -
+cancelled      was_ready   -
+cancelled      crashed     -
+cancelled      timed_out   -
 given_up       new         unavailable
 given_up       ready       crashed
 given_up       running     crashed
@@ -414,6 +450,7 @@ fn said_text(said: Said) -> &'static str {
         Said::NackRun => "nack_run",
         Said::Succeeded => "succeeded",
         Said::Failed => "failed",
+        Said::TimedOut => "timed_out",
         Said::Aborted => "aborted",
         Said::Down => "down",
     }
@@ -459,6 +496,7 @@ fn rule_text(rule: Rule) -> String {
             Step::Vote(vote) => text.push_str(&format!("vote:{}", vote.as_str())),
             Step::Rehab => text.push_str("rehab"),
             Step::QuietRehab => text.push_str("quiet_rehab"),
+            Step::Cancel => text.push_str("cancel"),
             Step::RunStart => text.push_str("run_start"),
             Step::RunComplete(result) => text.push_str(&format!("run:{}", result.as_str())),
         }
@@ -504,10 +542,11 @@ fn what_a_node_says_while_the_job_runs() {
 #[test]
 fn what_ends_a_phase() {
     type Table = fn(NodeStatus) -> Rule;
-    let tables: [(&str, Table); 4] = [
+    let tables: [(&str, Table); 5] = [
         ("vote_closes", job_state::when_vote_closes),
         ("quorum_fails", job_state::when_quorum_fails),
         ("time_is_up", job_state::when_time_is_up),
+        ("cancelled", job_state::when_cancelled),
         ("given_up", job_state::when_given_up),
     ];
     let mut actual = Vec::new();

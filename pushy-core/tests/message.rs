@@ -167,7 +167,7 @@ fn server_messages_of_section_12() {
 #[test]
 fn caps_are_the_last_member_of_a_heartbeat() {
     let beat =
-        NodeMessage::Heartbeat { state: Some(JobState::Idle), job: JobRef::None, caps: Some(Caps::OF_NODE) };
+        NodeMessage::Heartbeat { state: Some(JobState::Idle), job: JobRef::None, caps: Some(Caps::RESULTS) };
     let body = beat.encode(&sender(), 1, NOW);
     assert!(String::from_utf8_lossy(&body).ends_with(r#""job_id":null,"caps":["results"]}"#));
     assert_eq!(FromNode::decode(&body).unwrap().message, beat);
@@ -246,7 +246,7 @@ fn node_bodies_that_are_dropped_or_bent() {
     );
     assert_eq!(
         caps.message,
-        NodeMessage::Heartbeat { state: None, job: JobRef::None, caps: Some(Caps::OF_NODE) }
+        NodeMessage::Heartbeat { state: None, job: JobRef::None, caps: Some(Caps::RESULTS) }
     );
     let failed = bent(r#","type":"failed","job_id":"null","stdout":"a\u0000b","stderr":5"#);
     assert_eq!(

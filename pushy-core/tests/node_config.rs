@@ -42,7 +42,7 @@ fn config() -> NodeConfig {
         max_message_skew: 300,
         max_body_size: Some(65_536),
         incarnation: IncarnationId::new("0d6b7a52-3c4e-4f0f-8a1b-9e2d7c6b5a40").unwrap(),
-        caps: Some(Caps::OF_SERVER),
+        caps: Some(Caps::RESULTS),
     }
 }
 

@@ -1,14 +1,13 @@
 //! Drives the machine: one task owns it, everything that happens becomes one [`Event`], outputs are carried out in
 //! order. Looks inside no message and keeps nothing that the machine knows.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pushy_core::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
 use pushy_core::job::JobRequest;
-use pushy_core::server::{CurveKey, Input, LogEntry, LogLevel, NodeState, Output, RequestId, Server};
+use pushy_core::server::{CancelAnswer, CurveKey, Input, NodeState, Output, RequestId, Server};
 use pushy_core::{Error, ErrorCode, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
@@ -18,6 +17,12 @@ use crate::clock;
 use crate::feeds::Hub;
 use crate::ops::Ops;
 use crate::store::{Saved, Store};
+
+mod log;
+mod look;
+
+use log::log;
+pub use look::Look;
 
 /// So many events are taken before timers and waiting commits get their turn.
 const BATCH: usize = 256;
@@ -59,23 +64,25 @@ pub enum Event {
         /// Where the answer goes.
         reply: Reply<Result<JobId>>,
     },
+    /// `POST jobs/ID/cancel`.
+    CancelJob {
+        /// The organization.
+        org: OrgId,
+        /// Which job.
+        job: JobId,
+        /// Which of its nodes; none: all.
+        nodes: Vec<NodeName>,
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: Reply<CancelAnswer>,
+    },
     /// Somebody wants to know something of the machine or the connections.
     Look(Look),
     /// A node was removed or has a new key.
     EndBindings(NodeRef, String),
     /// The store answers.
     Saved(Saved),
-}
-
-/// A question that is answered on the driver's task; should be short.
-pub struct Look(Box<Glance>);
-
-type Glance = dyn FnOnce(&Server, &Broker) + Send;
-
-impl std::fmt::Debug for Look {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Look")
-    }
 }
 
 /// How the rest of the program speaks with the driver.
@@ -119,6 +126,20 @@ impl Handle {
     /// When it could not be stored, or the server is stopping.
     pub async fn start_job(&self, org: OrgId, requester: String, job: JobRequest) -> Result<JobId> {
         self.ask(|reply| Event::StartJob { org, requester, job: Box::new(job), reply }).await?
+    }
+
+    /// Gives a job up, or some of its nodes; answers when that is stored.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn cancel_job(
+        &self,
+        org: OrgId,
+        job: JobId,
+        nodes: Vec<NodeName>,
+        by: String,
+    ) -> Result<CancelAnswer> {
+        self.ask(|reply| Event::CancelJob { org, job, nodes, by, reply }).await
     }
 
     /// Looks at the machine and the connections.
@@ -175,6 +196,7 @@ impl Handle {
 enum Waiting {
     Config(Reply<Result<String>>),
     Job(Reply<Result<JobId>>),
+    Cancel(Reply<CancelAnswer>),
 }
 
 /// Owner of the machine.
@@ -310,6 +332,10 @@ impl Driver {
                 let request = self.expect(Waiting::Job(reply));
                 self.handle(Input::StartJob { request, org, requester, job });
             }
+            Event::CancelJob { org, job, nodes, by, reply } => {
+                let request = self.expect(Waiting::Cancel(reply));
+                self.handle(Input::CancelJob { request, org, job, nodes, by });
+            }
             Event::Saved(saved) => {
                 self.ops.saved(&saved);
                 match saved {
@@ -338,6 +364,12 @@ impl Driver {
             Output::ConfigFailed { request, error } => self.answer_config(request, Err(error)),
             Output::JobStarted { request, job } => self.answer_job(request, Ok(job)),
             Output::JobRefused { request, error } => self.answer_job(request, Err(error)),
+            Output::CancelAnswer { request, answer } => {
+                if let Some(Waiting::Cancel(reply)) = self.waiting.remove(&request) {
+                    // As with a job.
+                    let _ = reply.send(answer);
+                }
+            }
             Output::Event { org, job, at, event, frame } => {
                 tracing::debug!(job = job.as_str(), event = event.name(), "event");
                 self.feeds.publish(org, job, at, &event, frame);
@@ -359,27 +391,4 @@ impl Driver {
             let _ = reply.send(result);
         }
     }
-}
-
-/// Writes a line of the machine. Names come from outside: they are quoted and escaped.
-fn log(entry: &LogEntry) {
-    let node = entry.node.as_ref().map(|name| tracing::field::debug(name.as_str()));
-    let job = entry.job.as_ref().map(|id| id.as_str());
-    let peer = entry.peer.as_deref();
-    let text = printable(&entry.text);
-    match entry.level {
-        LogLevel::Debug => tracing::debug!(node, job, peer, "{text}"),
-        LogLevel::Info => tracing::info!(node, job, peer, "{text}"),
-        LogLevel::Warn => tracing::warn!(node, job, peer, "{text}"),
-        LogLevel::Error => tracing::error!(node, job, peer, "{text}"),
-    }
-}
-
-/// The text on one line whatever is in it.
-fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    Cow::Owned(text.chars().map(shown).collect())
 }

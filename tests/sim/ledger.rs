@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pushy_core::event::Event;
 use pushy_core::ids::{JobId, NodeName};
-use pushy_core::job::{Job, NodeStatus};
+use pushy_core::job::{Job, JobStatus, NodeStatus};
 use pushy_core::message::{FromServer, JobRef, JobState, NodeMessage, ServerMessage};
 use pushy_core::server::Record;
 
@@ -22,6 +22,11 @@ pub struct Ledger {
     starts: BTreeMap<Part, u64>,
     exits: BTreeMap<Part, (u64, bool)>,
     killed: BTreeSet<Part>,
+    /// Processes that their node ended because their time was up.
+    late: BTreeMap<Part, u64>,
+    /// How long a process may run, in milliseconds, as its node was told.
+    limits: BTreeMap<Part, u64>,
+    cancelled: BTreeSet<Part>,
     running: BTreeMap<NodeName, JobId>,
     ran: BTreeSet<JobId>,
     closed_at: BTreeMap<Part, u64>,
@@ -96,15 +101,80 @@ impl Ledger {
     }
 
     /// A process ended by itself.
-    pub fn ended(&mut self, now: u64, job: JobId, node: &NodeName, good: bool) {
+    pub fn ended(&mut self, now: u64, job: JobId, node: &NodeName, good: bool) -> Result<(), Broken> {
+        let part = (job, node.clone());
+        self.check_limit(now, &part)?;
         self.running.remove(node);
-        self.exits.insert((job, node.clone()), (now, good));
+        self.exits.insert(part, (now, good));
+        Ok(())
     }
 
-    /// A process was killed because its agent was told to.
-    pub fn killed(&mut self, job: JobId, node: &NodeName) {
+    /// An agent ends a process: because it was told to, or because the time is up.
+    pub fn killed(&mut self, now: u64, job: JobId, node: &NodeName, stored: &Stored) -> Result<(), Broken> {
+        let part = (job, node.clone());
+        self.check_limit(now, &part)?;
         self.running.remove(node);
-        self.killed.insert((job, node.clone()));
+        let ran = self.starts.get(&part).map(|start| now - start);
+        let late = ran.is_some_and(|ran| self.limits.get(&part).is_some_and(|limit| ran >= *limit));
+        if late && !self.killed.contains(&part) {
+            self.late.insert(part.clone(), now);
+        } else if !self.original_server
+            && ran.is_some()
+            && stored.node_status(&part.0, node).is_some_and(|status| !status.is_terminal())
+        {
+            return Err(format!(
+                "the process of job {} was ended on {node}, though nobody gave it up",
+                part.0
+            ));
+        }
+        self.killed.insert(part);
+        Ok(())
+    }
+
+    /// The node ends what runs for too long itself, whether it reaches the server or not.
+    fn check_limit(&self, now: u64, part: &Part) -> Result<(), Broken> {
+        let (Some(start), Some(limit)) = (self.starts.get(part), self.limits.get(part)) else {
+            return Ok(());
+        };
+        if self.killed.contains(part) || now - start <= limit + 10 {
+            return Ok(());
+        }
+        Err(format!("{} ran job {} for {} ms of {limit}", part.1, part.0, now - start))
+    }
+
+    /// An operator was told that a job is cancelled.
+    pub fn cancelled(
+        &mut self,
+        job: &JobId,
+        whole: bool,
+        nodes: Vec<NodeName>,
+        stored: &Stored,
+    ) -> Result<(), Broken> {
+        let status = stored.jobs.get(job).map(|job| job.status);
+        if whole && status != Some(JobStatus::Aborted) {
+            return Err(format!("job {job} was said to be cancelled, stored is {status:?}"));
+        }
+        for node in nodes {
+            if stored.node_status(job, &node) != Some(NodeStatus::Aborted) {
+                return Err(format!("{node} of job {job} was said to be cancelled before that was stored"));
+            }
+            self.cancelled.insert((job.clone(), node));
+        }
+        Ok(())
+    }
+
+    /// Everybody is back: nothing runs any more that was cancelled.
+    ///
+    /// # Errors
+    /// The first process that does.
+    pub fn check_cancelled(&self) -> Result<(), Broken> {
+        let ours = self.running.iter().filter(|(node, _)| !self.originals.contains(*node));
+        for (node, job) in ours {
+            if self.cancelled.contains(&(job.clone(), node.clone())) {
+                return Err(format!("{node} still runs job {job}, which was cancelled"));
+            }
+        }
+        Ok(())
     }
 
     /// A quorum was stored.
@@ -228,7 +298,21 @@ impl Ledger {
                 return Err(format!("{node} is asked again for job {job}, on which it has voted"));
             }
         }
+        if let ServerMessage::Commit(commit) = &message.message {
+            let part = (commit.job.clone(), node.clone());
+            if self.originals.contains(node) && commit.run_timeout.is_some() {
+                return Err(format!("{node} is an original and is sent an extension"));
+            }
+            self.limits.extend(commit.run_timeout.map(|seconds| (part, u64::from(seconds) * 1000)));
+        }
         match message.message {
+            ServerMessage::Cancel { .. } if self.originals.contains(node) => {
+                Err(format!("{node} is an original and is sent a cancel"))
+            }
+            ServerMessage::Cancel { job } => match stored.node_status(&job, node) {
+                Some(NodeStatus::Aborted) => Ok(()),
+                status => Err(format!("cancel of job {job} left for {node}, stored is {status:?}")),
+            },
             ServerMessage::Commit(commit) if !stored.jobs.contains_key(&commit.job) => {
                 Err(format!("commit of job {} left before it was stored", commit.job))
             }
@@ -292,6 +376,30 @@ impl Ledger {
             }
             if let Some((node, status)) = job.nodes.iter().find(|(_, s)| !s.is_terminal()) {
                 return Err(format!("job {id} is {} with {node} still {status}", job.status));
+            }
+            let reason = |node: &NodeName| job.reasons.get(node).is_some();
+            let odd = job.nodes.iter().find(|(n, s)| reason(n) == (*s == NodeStatus::Succeeded));
+            if let Some((node, status)) = odd.filter(|_| !self.original_server) {
+                return Err(format!(
+                    "{node} of job {id} is {status}, its reason is {:?}",
+                    job.reasons.get(node)
+                ));
+            }
+        }
+        // Originals lose processes (7.6), and an original server knows no other word for the end than `abort`.
+        let ours = self.running.iter().find(|(node, _)| !self.originals.contains(*node));
+        if let Some((node, job)) = ours.filter(|_| !self.original_server) {
+            return Err(format!("{node} still runs job {job}"));
+        }
+        for ((job, node), at) in &self.late {
+            let fits = match stored.node_status(job, node) {
+                Some(NodeStatus::TimedOut | NodeStatus::Aborted) | None => true,
+                Some(NodeStatus::Crashed) => self.given_up(job, node, *at),
+                Some(_) => false,
+            };
+            if !fits {
+                let status = stored.node_status(job, node);
+                return Err(format!("{node} ended job {job} at its time limit, stored is {status:?}"));
             }
         }
         for ((job, node), (at, good)) in &self.exits {

@@ -45,6 +45,8 @@ use world::World;
 
 /// Operations and faults happen before this, in milliseconds.
 const CALM: u64 = 60_000;
+/// So long after that every one of our nodes has heard the server: a back-off of 10 s, a heartbeat, 3 s to end a process.
+const RETURNED: u64 = 18_000;
 /// After that every one of our nodes must be available within this.
 const HEALED: u64 = 45_000;
 /// An original client needs its own timer: up to 120 s after a failed fetch (decision 4).
@@ -79,7 +81,8 @@ fn run(seed: u64, prepare: impl Fn(&mut World)) -> Result<Outcome, (Broken, Vec<
     let twist = Twist::of(seed);
     let mut world = World::new(random.next_u64(), nodes, originals, original_server, twist);
     prepare(&mut world);
-    world.schedule(ops::generate(&mut random, CALM));
+    // The seeds of the regressions are not among those with cancels.
+    world.schedule(ops::generate(&mut random, CALM, ops::cancels(seed)));
     world.schedule(ops::twisted(twist, &mut random, CALM));
     let healed = if originals > 0 { HEALED_ORIGINAL } else { HEALED };
     let result = drive(&mut world, healed);
@@ -99,7 +102,10 @@ fn run(seed: u64, prepare: impl Fn(&mut World)) -> Result<Outcome, (Broken, Vec<
 fn drive(world: &mut World, healed: u64) -> Result<(), Broken> {
     world.run(CALM)?;
     world.heal()?;
-    // Every job has ended by then: 6 s of voting and 20 s of running at most.
+    // Whoever was away is back by now, and has given up what was cancelled meanwhile.
+    world.run(CALM + RETURNED)?;
+    world.ledger.check_cancelled()?;
+    // Every job has ended by then: 6 s of voting, and 20 s of running, or 60 s from before the middle of the storm on.
     world.run(CALM + healed)?;
     world.ledger.settle(&world.server.kept().stored)?;
     world.duties.settle(world.now())?;

@@ -8,6 +8,7 @@ use pushy_core::job::JobOptions;
 use pushy_core::node::{
     Captured, Exit, Input, KeptResult, Node, Output, Port, Restored, Settings, Stage, job_runner,
 };
+use pushy_core::reason::{Reason, ReasonCode};
 use pushy_core::server::{CurveKey, LogLevel};
 use pushy_core::time::Millis;
 use pushy_core::whitelist::{Key, Whitelist};
@@ -257,7 +258,8 @@ impl NodeHost {
     pub fn job_event(&mut self, now: u64, event: JobEvent, wishes: &mut Vec<Wish>) {
         let input = match event {
             JobEvent::Prepared(job, good) => {
-                let verdict = if good { Ok(()) } else { Err("no such user".to_owned()) };
+                let verdict =
+                    if good { Ok(()) } else { Err(Reason::new(ReasonCode::NoSuchUser, "no such user")) };
                 job_runner::Input::Prepared { job, verdict }
             }
             JobEvent::Started(job, true) => {
@@ -274,7 +276,10 @@ impl NodeHost {
             JobEvent::Started(job, false) => {
                 self.running = None;
                 wishes.push(Wish::Ended(job.clone(), false));
-                job_runner::Input::StartFailed { job, why: "no such file".into() }
+                job_runner::Input::StartFailed {
+                    job,
+                    why: Reason::new(ReasonCode::StartFailed, "no such file"),
+                }
             }
             JobEvent::Ends(job) => {
                 let Some(running) = self.running.take_if(|r| r.job == job && !r.killed) else { return };

@@ -34,6 +34,17 @@ impl World {
                 self.later(100, Happening::Op(Op::Tempt(job, tries - 1)));
                 false
             }
+            Op::Cancel { which, nodes } => {
+                let open = self.server.kept().stored.jobs.values().filter(|job| !job.status.is_terminal());
+                let open: Vec<_> = open.filter(|job| self.ledger.started_jobs.contains(&job.id)).collect();
+                let Some(job) = open.get(which as usize % open.len().max(1)) else { return Ok(()) };
+                let named = job.nodes.iter().enumerate().filter(|(i, _)| nodes >> (i % 60) & 1 == 1);
+                let named: Vec<NodeName> = named.map(|(_, (name, _))| name.clone()).collect();
+                let job = job.id.clone();
+                self.note(|| format!("job {job} is cancelled on {named:?}"));
+                self.with_server(|server, wishes| server.cancel_job(now, job, named, wishes))?;
+                true
+            }
             Op::Cut(which) => match self.some_link(which) {
                 Some(link) => self.sever(link).map(|()| true)?,
                 None => false,

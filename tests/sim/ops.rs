@@ -22,6 +22,13 @@ pub enum Op {
     },
     /// The same once the first node is available, if it is within so many tries.
     Tempt(Box<Op>, u32),
+    /// An operator gives up an unfinished job, or some of its nodes.
+    Cancel {
+        /// Which of them.
+        which: u64,
+        /// Which of its nodes; 0: the whole job.
+        nodes: u64,
+    },
     /// A stream is cut, somewhere within what is in flight.
     Cut(u64),
     /// A stream stands still for milliseconds, in one direction.
@@ -74,7 +81,7 @@ impl Op {
     /// Which of [`FAULTS`] it is.
     pub fn fault(&self) -> Option<usize> {
         Some(match self {
-            Op::StartJob { .. } | Op::Tempt(..) => return None,
+            Op::StartJob { .. } | Op::Cancel { .. } | Op::Tempt(..) => return None,
             Op::Cut(_) => 0,
             Op::Stall(..) => 1,
             Op::HalfOpen(..) => 2,
@@ -91,8 +98,13 @@ impl Op {
     }
 }
 
-/// A schedule: sorted by time, in milliseconds, all before `until`.
-pub fn generate(random: &mut ChaCha8Rng, until: u64) -> Vec<(u64, Op)> {
+/// Whether operators change their minds in this seed: in half of them, none of which is kept as a regression.
+pub fn cancels(seed: u64) -> bool {
+    seed % 4 >= 2
+}
+
+/// A schedule: sorted by time, in milliseconds, all before `until`. With `cancels` operators change their minds.
+pub fn generate(random: &mut ChaCha8Rng, until: u64, cancels: bool) -> Vec<(u64, Op)> {
     let count = 12 + random.next_u64() % 24;
     let mut ops: Vec<(u64, Op)> = (0..count).map(|_| (random.next_u64() % until, one(random))).collect();
     // Drawn after all else. A job is put to every node while one cannot answer: what that says of before and after
@@ -101,6 +113,21 @@ pub fn generate(random: &mut ChaCha8Rng, until: u64) -> Vec<(u64, Op)> {
         let (at, wait) = (random.next_u64() % until, 1_000 + random.next_u64() % 6_000);
         ops.push((at, Op::ShutWindow(random.next_u64() % (1 << 20), wait)));
         ops.push(((at + random.next_u64() % wait).min(until - 1), job_for_all(random)));
+    }
+    if cancels {
+        for _ in 0..2 + random.next_u64() % 4 {
+            ops.push((random.next_u64() % until, cancel(random)));
+        }
+        // A job that would go on for long is given up while somebody is away.
+        let (at, wait) = (random.next_u64() % (until / 2), 1_000 + random.next_u64() % 20_000);
+        ops.push((at, Op::StartJob { command: 3, nodes: (1 << 60) - 1, quorum: 30, run_timeout: 60 }));
+        if random.next_u64() % 2 == 0 {
+            ops.push((at + wait - 60, Op::Refuse(500 + random.next_u64() % 4_000)));
+            for _ in 0..3 {
+                ops.push((at + wait - 50, Op::Cut(random.next_u64() % (1 << 20))));
+            }
+        }
+        ops.push((at + wait, cancel(random)));
     }
     ops.sort_by_key(|(at, _)| *at);
     ops
@@ -141,6 +168,11 @@ fn job_with_the_rogue(random: &mut ChaCha8Rng) -> Op {
         quorum: [0, 0, 30, 50, 100][pick(5) as usize],
         run_timeout: [3, 3, 8, 20][pick(4) as usize],
     }
+}
+
+fn cancel(random: &mut ChaCha8Rng) -> Op {
+    let nodes = if random.next_u64() % 3 == 0 { random.next_u64() } else { 0 };
+    Op::Cancel { which: random.next_u64(), nodes }
 }
 
 fn job_for_all(random: &mut ChaCha8Rng) -> Op {

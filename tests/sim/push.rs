@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pushy_core::ids::{NodeName, OrgId, OrgName};
+use pushy_core::ids::{JobId, NodeName, OrgId, OrgName};
 use pushy_core::job::JobRequest;
 use pushy_core::server::{CurveKey, PlantedBug, RequestId, Ticket};
 
@@ -156,6 +156,14 @@ impl Push {
             }
             Push::Original(host) => host.start_job(now, job, wishes),
             Push::Rogue(host) => host.start_job(now, &job),
+        }
+    }
+
+    /// An operator gives a job up; only ours knows such a thing.
+    pub fn cancel_job(&mut self, now: u64, job: JobId, nodes: Vec<NodeName>, wishes: &mut Vec<Wish>) {
+        match self {
+            Push::Ours(host) => host.cancel_job(now, job, nodes, wishes),
+            Push::Original(_) | Push::Rogue(_) => {}
         }
     }
 

@@ -12,6 +12,7 @@ use pushy_core::message::{
 };
 use pushy_core::node::Port;
 use pushy_core::node_config::NodeConfig;
+use pushy_core::reason::{Reason, ReasonCode};
 use pushy_core::time::Millis;
 use pushy_core::wire::{self, SessionKey};
 use pushy_core::zmtp::{CurveSecret, Event as PeerEvent, Limits, Peer, Role};
@@ -399,7 +400,11 @@ impl RogueNode {
             4 | 5 => NodeMessage::AckRun { job },
             6 | 7 => NodeMessage::NackRun { job, reason },
             8 | 9 => result(true, job),
-            10 | 11 => result(false, job),
+            10 => result(false, job),
+            11 => {
+                let reason = Some(Reason::new(ReasonCode::TimedOut, "so it says"));
+                NodeMessage::Failed { job, output: Captured::default(), reason }
+            }
             12 => NodeMessage::Aborted { job, reason },
             13 => {
                 // Another process speaks for the node, it says.

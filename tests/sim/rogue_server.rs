@@ -370,7 +370,7 @@ impl RogueServer {
             server: "push".into(),
             command,
             options,
-            run_timeout: None,
+            run_timeout: Some(8),
         }))
     }
 
@@ -440,7 +440,8 @@ impl RogueServer {
             }
             10..=12 => return self.ask(now, &node, job, command),
             13..=19 => ServerMessage::Run { job },
-            20..=23 => ServerMessage::Abort,
+            20..=22 => ServerMessage::Abort,
+            23 => ServerMessage::Cancel { job },
             24 => ServerMessage::Ack,
             25 | 26 => ServerMessage::ResultAck { job },
             27 => ServerMessage::BadRun,

@@ -41,7 +41,18 @@ fn triples<C: Debug>(table: &str, inputs: &[C]) -> Vec<String> {
 
 /// Every row of every table.
 fn all() -> Vec<String> {
-    let runner = ["Commit", "Run", "Abort", "Prepared", "Started", "StartFailed", "Exited", "Stop"];
+    let runner = [
+        "Commit",
+        "Run",
+        "Abort",
+        "Cancel",
+        "TimeUp",
+        "Prepared",
+        "Started",
+        "StartFailed",
+        "Exited",
+        "Stop",
+    ];
     let fetches = [
         "PlanDue idle",
         "PlanDue busy",
@@ -55,6 +66,7 @@ fn all() -> Vec<String> {
     [
         triples("job", Said::ALL),
         triples("resync", Claim::ALL),
+        pairs("cancel", &[Phase::Voting, Phase::Running], NodeStatus::ALL),
         pairs("node", NodePhase::ALL, NodeEvent::ALL),
         pairs("runner", &job_runner::State::ALL, &runner),
         pairs("heartbeater", &heartbeater::State::ALL, &heartbeater::Input::ALL),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use pushy_core::ids::{IncarnationId, JobId, NodeName, OrgId, OrgName};
 use pushy_core::job::JobRequest;
 use pushy_core::server::{
-    ConnId, CurveKey, Input, LogLevel, Output, RequestId, Server, ServerConfig, ServerKeys, Ticket,
+    CancelAnswer, ConnId, CurveKey, Input, LogLevel, Output, RequestId, Server, ServerConfig, ServerKeys,
+    Ticket,
 };
 use pushy_core::time::{Millis, Now, Wall};
 use pushy_core::zmtp::{CurveSecret, Event as PeerEvent, Limits, Peer, Role};
@@ -29,6 +30,8 @@ pub enum Wish {
     Config(RequestId, Option<String>),
     /// Answer to a job request: the id when it is stored.
     Job(Option<JobId>),
+    /// A job is cancelled, the whole of it or not, on these nodes.
+    Cancelled(JobId, bool, Vec<NodeName>),
     /// An entry of a job's feed.
     Event(JobId, pushy_core::event::Event),
     /// Two frames came from a node (seen after decryption).
@@ -50,6 +53,8 @@ pub struct ServerHost {
     links: BTreeMap<ConnId, LinkId>,
     next_conn: u64,
     next_request: u64,
+    /// Who waits for a cancel: which job, and whether all of it.
+    cancels: BTreeMap<RequestId, (JobId, bool)>,
     /// Its store.
     pub store: Store,
     config: ServerConfig,
@@ -92,6 +97,7 @@ impl ServerHost {
             links: BTreeMap::new(),
             next_conn: 0,
             next_request: 0,
+            cancels: BTreeMap::new(),
             store: Store::default(),
             config,
             keys,
@@ -223,6 +229,15 @@ impl ServerHost {
         request
     }
 
+    /// An operator gives a job up, or some of its nodes.
+    pub fn cancel_job(&mut self, now: u64, job: JobId, nodes: Vec<NodeName>, wishes: &mut Vec<Wish>) {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        let org = self.org.0.clone();
+        self.cancels.insert(request, (job.clone(), nodes.is_empty()));
+        self.tell(now, Input::CancelJob { request, org, job, nodes, by: "operator".into() }, wishes);
+    }
+
     /// The store answers its oldest write.
     pub fn store_answers(
         &mut self,
@@ -332,6 +347,12 @@ impl ServerHost {
             Output::ConfigFailed { request, .. } => wishes.push(Wish::Config(request, None)),
             Output::JobStarted { job, .. } => wishes.push(Wish::Job(Some(job))),
             Output::JobRefused { .. } => wishes.push(Wish::Job(None)),
+            Output::CancelAnswer { request, answer } => {
+                let asked = self.cancels.remove(&request);
+                if let (Some((job, whole)), CancelAnswer::Cancelled(nodes)) = (asked, answer) {
+                    wishes.push(Wish::Cancelled(job, whole, nodes));
+                }
+            }
             Output::Event { job, event, .. } => wishes.push(Wish::Event(job, event)),
             Output::Log(entry) => {
                 if entry.level > LogLevel::Debug {

@@ -59,7 +59,7 @@ impl Stored {
                         self.won.push(stored.clone());
                     }
                 }
-                Record::NodeStatus { job, node, status, .. } => {
+                Record::NodeStatus { job, node, status, reason, .. } => {
                     let stored =
                         self.jobs.get_mut(job).ok_or_else(|| format!("node of unknown job {job}"))?;
                     let entry = stored.nodes.iter_mut().find(|(n, _)| n == node);
@@ -68,6 +68,10 @@ impl Stored {
                         return Err(format!("{node} of job {job} was {old} and became {status}"));
                     }
                     *old = *status;
+                    match reason {
+                        Some(reason) => stored.reasons.insert(node.clone(), reason.clone()),
+                        None => stored.reasons.remove(node),
+                    };
                 }
                 Record::Output { job, node, stdout, stderr } => {
                     self.outputs

@@ -459,13 +459,16 @@ impl World {
                 NodeWish::Ended(job, good) => {
                     self.note(|| format!("{name} ends {job}: {good}"));
                     self.duties.ended(&name, job.clone());
-                    self.ledger.ended(self.now, job, &name, good);
+                    self.ledger.ended(self.now, job, &name, good)?;
                     if let Some((_, wait)) = self.crash_after_exit.take_if(|(host, _)| *host == i) {
                         let soon = self.below(20);
                         self.later(soon, Happening::Crash(i, wait));
                     }
                 }
-                NodeWish::Killed(job) => self.ledger.killed(job, &name),
+                NodeWish::Killed(job) => {
+                    self.note(|| format!("{name} is told to end {job}"));
+                    self.ledger.killed(self.now, job, &name, &self.server.kept().stored)?;
+                }
                 NodeWish::Options(job, options) if self.server.is_rogue() => {
                     self.duties.options(&name, &job, &options)?;
                 }
@@ -525,6 +528,10 @@ impl World {
                     self.ledger.started_jobs.insert(job);
                 }
                 ServerWish::Job(None) => {}
+                ServerWish::Cancelled(job, whole, nodes) => {
+                    self.note(|| format!("job {job} is cancelled on {nodes:?}, all of it: {whole}"));
+                    self.ledger.cancelled(&job, whole, nodes, &self.server.kept().stored)?;
+                }
                 ServerWish::Event(job, event) => {
                     self.note(|| format!("event {event:?} of {job}"));
                     self.ledger.announced(&job, &event, &self.server.kept().stored)?;

@@ -168,7 +168,7 @@ fn frames_are_the_originals() {
         assert_eq!(String::from_utf8_lossy(&hmac_header(key, &body)), text(case, "header"), "{id}");
         assert_eq!(FromNode::decode(&body).unwrap().message, message, "{id}");
         if let NodeMessage::Heartbeat { state, job, .. } = message {
-            let ours = NodeMessage::Heartbeat { state, job, caps: Some(Caps::OF_NODE) };
+            let ours = NodeMessage::Heartbeat { state, job, caps: Some(Caps::RESULTS) };
             let body = ours.encode(&identity, sequence, at);
             let theirs = text(case, "body").strip_suffix('}').unwrap();
             assert_eq!(String::from_utf8_lossy(&body), format!(r#"{theirs},"caps":["results"]}}"#), "{id}");

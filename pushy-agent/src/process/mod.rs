@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pushy_core::ids::{JobId, NodeName};
 use pushy_core::node::JobSpec;
+use pushy_core::reason::{Reason, ReasonCode};
 use pushy_core::whitelist::{CommandLine, Lock};
 use tokio::sync::mpsc;
 
@@ -73,17 +74,20 @@ pub(crate) struct Prepared {
 /// over a network.
 ///
 /// # Errors
-/// Which check failed, one line without secrets.
-pub(crate) fn prepare(spec: &JobSpec, policy: &Policy) -> Result<Prepared, String> {
+/// Which check failed.
+pub(crate) fn prepare(spec: &JobSpec, policy: &Policy) -> Result<Prepared, Reason> {
     let options = &spec.options;
     let user = os::JobUser::find(spec.user())?;
     if let Some(dir) = spec.dir() {
         if !Path::new(dir).is_dir() {
-            return Err(format!("directory {dir:?} does not exist"));
+            let text = format!("directory {dir:?} does not exist");
+            return Err(Reason::new(ReasonCode::NoSuchDir, text));
         }
     }
-    let file = options.file.as_deref().map(job_file::decode).transpose()?;
-    environment::check(options.env.as_deref().unwrap_or(&[]))?;
+    let file = options.file.as_deref().map(job_file::decode).transpose();
+    let file = file.map_err(|text| Reason::new(ReasonCode::BadFile, text))?;
+    environment::check(options.env.as_deref().unwrap_or(&[]))
+        .map_err(|text| Reason::new(ReasonCode::BadRequest, text))?;
     let lock = match &spec.allowed.lock {
         None => None,
         Some(Lock::ChefClient) => os::LockFile::take(&policy.chef_lock)?,
@@ -109,7 +113,7 @@ impl Running {
 /// Lets go of the lock, writes the job's file and starts its process; the end is reported as an event.
 ///
 /// # Errors
-/// Why it could not be started, one line without secrets (D-42).
+/// Why it could not be started (D-42).
 pub(crate) fn spawn(
     node: &NodeName,
     job: &JobId,
@@ -117,12 +121,14 @@ pub(crate) fn spawn(
     prepared: Prepared,
     policy: &Policy,
     events: &mpsc::UnboundedSender<Event>,
-) -> Result<Running, String> {
+) -> Result<Running, Reason> {
     let Prepared { user, lock, file } = prepared;
     drop(lock);
     let options = &spec.options;
+    let failed = |text: String| Reason::new(ReasonCode::StartFailed, text);
     let file =
-        file.map(|content| job_file::JobFile::create(&policy.file_dir, job, &content, &user)).transpose()?;
+        file.map(|content| job_file::JobFile::create(&policy.file_dir, job, &content, &user)).transpose();
+    let file = file.map_err(|text| Reason::new(ReasonCode::BadFile, text))?;
     let (environment, refused) = environment::build(&environment::Parts {
         service: std::env::vars_os().collect(),
         passthrough: &policy.environment_passthrough,
@@ -140,7 +146,7 @@ pub(crate) fn spawn(
             "environment variable {name:?} was left out: allowed_overwritable_env_vars does not name it"
         );
     }
-    let argv = arguments(&spec.allowed.command)?;
+    let argv = arguments(&spec.allowed.command).map_err(failed)?;
     let child = os::start(&os::Start {
         argv: &argv,
         environment,
@@ -149,7 +155,8 @@ pub(crate) fn spawn(
         capture: options.capture,
         job,
         cgroup: policy.cgroup,
-    })?;
+    })
+    .map_err(failed)?;
     let (kill, killed) = mpsc::channel(1);
     let limit = if options.capture { policy.capture_limit } else { 0 };
     tokio::spawn(os::watch(os::Watch {

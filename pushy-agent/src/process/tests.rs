@@ -8,6 +8,7 @@ use nix::unistd::{Pid, geteuid};
 use pushy_core::job::JobOptions;
 use pushy_core::node::capture::fit;
 use pushy_core::node::job_runner::{Exit, Input};
+use pushy_core::reason::ReasonCode;
 use pushy_core::whitelist::Allowed;
 use tempfile::TempDir;
 
@@ -36,6 +37,7 @@ fn shell(line: &str) -> JobSpec {
             env: Vec::new(),
         },
         options: JobOptions { capture: true, ..JobOptions::default() },
+        run_timeout: None,
     }
 }
 
@@ -65,12 +67,13 @@ impl Bench {
 
     /// Prepares and starts; `during` acts on the running process; gives its end.
     fn run_with(&self, spec: &JobSpec, during: impl AsyncFnOnce(&Running)) -> Result<Ended, String> {
-        let prepared = prepare(spec, &self.policy)?;
+        let prepared = prepare(spec, &self.policy).map_err(|why| why.to_string())?;
         self.runtime.block_on(async {
             let (events, mut ends) = mpsc::unbounded_channel();
             let node = NodeName::new("web1").expect("a name");
             let job = JobId::new(JOB).expect("an id");
-            let running = spawn(&node, &job, spec, prepared, &self.policy, &events)?;
+            let running = spawn(&node, &job, spec, prepared, &self.policy, &events);
+            let running = running.map_err(|why| why.to_string())?;
             during(&running).await;
             let end = tokio::time::timeout(DEADLINE, ends.recv())
                 .await
@@ -313,18 +316,20 @@ fn the_environment_is_small() {
 #[test]
 fn what_cannot_be_done_is_refused_before_the_vote() {
     let bench = Bench::new();
-    let check = |change: fn(&mut JobOptions), expected: &str| {
+    let check = |change: fn(&mut JobOptions), code: ReasonCode, expected: &str| {
         let mut spec = shell("true");
         change(&mut spec.options);
         let error = prepare(&spec, &bench.policy).map(|_| ()).expect_err(expected);
-        assert!(error.contains(expected), "{error}");
+        assert!(error.text().contains(expected), "{error}");
+        assert_eq!(error.code(), code, "{error}");
     };
-    check(|o| o.user = Some("no-such-user".into()), "user \"no-such-user\" does not exist");
-    check(|o| o.user = Some("a\0".into()), "does not exist");
-    check(|o| o.dir = Some("/no/such/dir".into()), "directory \"/no/such/dir\" does not exist");
-    check(|o| o.dir = Some("/etc/passwd".into()), "does not exist");
-    check(|o| o.file = Some("text".into()), "does not start with raw: or base64:");
-    check(|o| o.env = Some(vec![("A=B".into(), "x".into())]), "is not a name");
+    use ReasonCode::{BadFile, BadRequest, NoSuchDir, NoSuchUser};
+    check(|o| o.user = Some("no-such-user".into()), NoSuchUser, "user \"no-such-user\" does not exist");
+    check(|o| o.user = Some("a\0".into()), NoSuchUser, "does not exist");
+    check(|o| o.dir = Some("/no/such/dir".into()), NoSuchDir, "directory \"/no/such/dir\" does not exist");
+    check(|o| o.dir = Some("/etc/passwd".into()), NoSuchDir, "does not exist");
+    check(|o| o.file = Some("text".into()), BadFile, "does not start with raw: or base64:");
+    check(|o| o.env = Some(vec![("A=B".into(), "x".into())]), BadRequest, "is not a name");
 }
 
 /// D-42.
@@ -353,7 +358,8 @@ fn a_lock_is_held_from_the_vote_to_the_run() {
         spec.allowed.lock = Some(lock);
         let held = prepare(&spec, &bench.policy).expect("free");
         let error = prepare(&spec, &bench.policy).map(|_| ()).expect_err("held");
-        assert!(error.contains("is held"), "{error}");
+        assert!(error.text().contains("is held"), "{error}");
+        assert_eq!(error.code(), ReasonCode::LockHeld);
         drop(held);
         assert_eq!(bench.run(&spec).expect("it runs").stdout, "free\n");
     }

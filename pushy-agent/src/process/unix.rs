@@ -18,6 +18,7 @@ use nix::unistd::{Gid, Pid, Uid, User, geteuid, getgrouplist};
 use pushy_core::ids::JobId;
 use pushy_core::node::job_runner::{Exit, Input};
 use pushy_core::node::{Captured, Collector};
+use pushy_core::reason::{Reason, ReasonCode};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -41,31 +42,34 @@ pub(super) struct JobUser {
 
 impl JobUser {
     /// Looks the user up; without a name, the agent's own. Blocks.
-    pub(super) fn find(name: Option<&str>) -> Result<JobUser, String> {
+    pub(super) fn find(name: Option<&str>) -> Result<JobUser, Reason> {
+        let unknown = |text: String| Reason::new(ReasonCode::NoSuchUser, text);
         let me = geteuid();
         let found = match name {
             Some(name) if name.contains('\0') => None,
-            Some(name) => {
-                User::from_name(name).map_err(|error| format!("cannot look up user {name:?}: {error}"))?
-            }
+            Some(name) => User::from_name(name)
+                .map_err(|error| unknown(format!("cannot look up user {name:?}: {error}")))?,
             None => match User::from_uid(me).ok().flatten() {
                 Some(user) => Some(user),
                 None => return Ok(JobUser::unlisted(me)),
             },
         };
         let Some(user) = found else {
-            return Err(format!("user {:?} does not exist", name.unwrap_or("")));
+            return Err(unknown(format!("user {:?} does not exist", name.unwrap_or(""))));
         };
         let switch = if name.is_none() || user.uid == me {
             None
         } else if me.is_root() {
             // A user database without NUL in names: the name was just found in it.
-            let c_name = CString::new(user.name.as_str()).map_err(|_| "user name with a NUL".to_owned())?;
-            let groups = getgrouplist(&c_name, user.gid)
-                .map_err(|error| format!("cannot look up the groups of user {:?}: {error}", user.name))?;
+            let c_name =
+                CString::new(user.name.as_str()).map_err(|_| unknown("user name with a NUL".to_owned()))?;
+            let groups = getgrouplist(&c_name, user.gid).map_err(|error| {
+                unknown(format!("cannot look up the groups of user {:?}: {error}", user.name))
+            })?;
             Some(groups)
         } else {
-            return Err(format!("cannot run as user {:?}: the agent does not run as root", user.name));
+            let text = format!("cannot run as user {:?}: the agent does not run as root", user.name);
+            return Err(Reason::new(ReasonCode::Permission, text));
         };
         Ok(JobUser {
             name: user.name,
@@ -143,17 +147,23 @@ pub(super) struct LockFile {
 
 impl LockFile {
     /// Takes the lock without waiting. `None` when there is no directory to hold the file: then nobody holds it.
-    pub(super) fn take(path: &Path) -> Result<Option<LockFile>, String> {
+    pub(super) fn take(path: &Path) -> Result<Option<LockFile>, Reason> {
+        let forbidden = |what: &str, error: &dyn std::fmt::Display| {
+            let text = format!("cannot {what} lock file {}: {error}", path.display());
+            Reason::new(ReasonCode::Permission, text)
+        };
         // Not truncated: whoever holds the lock may have written its pid there.
         let file = match OpenOptions::new().write(true).create(true).truncate(false).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("cannot open lock file {}: {error}", path.display())),
+            Err(error) => return Err(forbidden("open", &error)),
         };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(LockFile { _lock: lock })),
-            Err((_, Errno::EWOULDBLOCK)) => Err(format!("lock {} is held", path.display())),
-            Err((_, error)) => Err(format!("cannot lock {}: {error}", path.display())),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                Err(Reason::new(ReasonCode::LockHeld, format!("lock {} is held", path.display())))
+            }
+            Err((_, error)) => Err(forbidden("take", &error)),
         }
     }
 }

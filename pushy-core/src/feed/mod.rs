@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::event::Event;
 use crate::ids::JobId;
 use crate::job::Job;
+use crate::reason::Reason;
 use crate::time::{Millis, Wall};
 
 mod reader;
@@ -23,18 +24,39 @@ pub const RETENTION: Millis = Millis(60_000);
 const HEAD: &str = "{\"timestamp\":\"";
 const STAMP: usize = "2014-07-30 00:26:48.419302Z".len();
 
+/// How a member `reason` begins. It is always the last one, and no JSON string holds these bytes.
+const REASON: &[u8] = b",\"reason\":{\"code\":\"";
+
 /// One event of a feed as it is sent, with the blank line that ends it (D-30). Written once and shared.
+///
+/// What has a reason has it for those who ask for details only (decision 20): for everybody else it is left out.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Frame(Arc<[u8]>);
+pub struct Frame {
+    plain: Arc<[u8]>,
+    /// With the reason, where there is one.
+    detail: Option<Arc<[u8]>>,
+}
 
 impl Frame {
     fn new(name: &str, id: fmt::Arguments<'_>, data: &str) -> Frame {
-        Frame(format!("event: {name}\nid: {id}\ndata: {data}\n\n").into_bytes().into())
+        Frame::of_bytes(format!("event: {name}\nid: {id}\ndata: {data}\n\n").as_bytes())
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Frame {
+        match bytes.windows(REASON.len()).position(|window| window == REASON) {
+            None => Frame { plain: bytes.into(), detail: None },
+            Some(at) => Frame { plain: [&bytes[..at], b"}\n\n"].concat().into(), detail: Some(bytes.into()) },
+        }
     }
 
     /// The entry number `number`, from 1, of a job's feed. `job` is asked for by [`Event::Start`] alone.
     pub fn of_job(event: &Event, number: u64, at: Wall, job: Option<&Job>) -> Frame {
-        Frame::new(event.name(), format_args!("job-{number}"), &event.data(at, job))
+        Frame::new(event.name(), format_args!("job-{number}"), &event.data(at, job, None))
+    }
+
+    /// The same for something that happened to a node, with why.
+    pub fn because(event: &Event, number: u64, at: Wall, reason: Option<&Reason>) -> Frame {
+        Frame::new(event.name(), format_args!("job-{number}"), &event.data(at, None, reason))
     }
 
     /// What the feed of a job says that is over and gone: the job's document without its file (8.3).
@@ -57,43 +79,47 @@ impl Frame {
 
     /// The same event in an organization's feed: it names the job (8.2).
     pub fn of_organization(&self, number: u64, job: &JobId, at: Wall) -> Frame {
-        let data = self.data();
+        let data = Frame::data_of(self.detailed());
         let rest = data.get(HEAD.len() + STAMP..).and_then(|rest| rest.strip_prefix('"')).unwrap_or("}");
         let data = format!("{HEAD}{}\",\"job\":\"{job}\"{rest}", at.feed_timestamp());
         Frame::new(self.name(), format_args!("org-{number}"), &data)
     }
 
-    /// Takes apart what several frames one after the other make.
+    /// Takes apart what several frames, each as [`Frame::detailed`], make one after the other.
     pub fn split(bytes: &[u8]) -> Vec<Frame> {
         let mut frames = Vec::new();
         let mut rest = bytes;
         // No line of a frame is empty but its last: JSON on one line has no line ends.
         while let Some(at) = rest.windows(2).position(|two| two == b"\n\n") {
             let (frame, after) = rest.split_at(at + 2);
-            frames.push(Frame(frame.into()));
+            frames.push(Frame::of_bytes(frame));
             rest = after;
         }
         frames
     }
 
-    fn line(&self, number: usize, prefix: &str) -> &str {
-        let line = self.0.split(|byte| *byte == b'\n').nth(number).unwrap_or_default();
+    fn line<'a>(bytes: &'a [u8], number: usize, prefix: &str) -> &'a str {
+        let line = bytes.split(|byte| *byte == b'\n').nth(number).unwrap_or_default();
         std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(prefix)).unwrap_or_default()
     }
 
     /// The event's name.
     pub fn name(&self) -> &str {
-        self.line(0, "event: ")
+        Frame::line(&self.plain, 0, "event: ")
     }
 
     /// The event's id, unique within its feed.
     pub fn id(&self) -> &str {
-        self.line(1, "id: ")
+        Frame::line(&self.plain, 1, "id: ")
     }
 
-    /// The event's JSON object.
+    /// The event's JSON object, without a reason.
     pub fn data(&self) -> &str {
-        self.line(2, "data: ")
+        Frame::data_of(&self.plain)
+    }
+
+    fn data_of(bytes: &[u8]) -> &str {
+        Frame::line(bytes, 2, "data: ")
     }
 
     /// When it happened.
@@ -103,13 +129,18 @@ impl Frame {
 
     /// The bytes on the wire.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.plain
+    }
+
+    /// The bytes for who asks for details, and for the store: with the reason, where there is one.
+    pub fn detailed(&self) -> &[u8] {
+        self.detail.as_deref().unwrap_or(&self.plain)
     }
 }
 
 impl AsRef<[u8]> for Frame {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.plain
     }
 }
 
@@ -149,7 +180,17 @@ mod tests {
             &Frame::start_of_history(at),
             &format!("event: start_of_history\nid: start_id\ndata: {stamp}}}\n\n"),
         );
-        let both = [succeeded.as_bytes(), done.as_bytes(), b"event: cut"].concat();
-        assert_eq!(Frame::split(&both), [succeeded, done]);
+        let node = crate::ids::NodeName::new("a,\"reason\":{\"code\":\"x").unwrap();
+        let vote = Event::QuorumVote { node, vote: crate::event::Vote::Failure };
+        let why = Reason::new(crate::reason::ReasonCode::Busy, "busy with job 1");
+        let nacked = Frame::because(&vote, 4, at, Some(&why));
+        check(&nacked, std::str::from_utf8(Frame::of_job(&vote, 4, at, None).as_bytes()).unwrap());
+        let reason = r#""status":"failure","reason":{"code":"busy","text":"busy with job 1"}}"#;
+        let detailed = |frame: &Frame| String::from_utf8(frame.detailed().to_vec()).unwrap();
+        assert!(detailed(&nacked).ends_with(&format!("{reason}\n\n")), "{}", detailed(&nacked));
+        assert!(detailed(&nacked.of_organization(9, &job, later)).ends_with(&format!("{reason}\n\n")));
+        assert_eq!(succeeded.detailed(), succeeded.as_bytes());
+        let all = [succeeded.detailed(), nacked.detailed(), done.detailed(), b"event: cut"].concat();
+        assert_eq!(Frame::split(&all), [succeeded, nacked, done]);
     }
 }

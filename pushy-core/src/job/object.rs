@@ -9,7 +9,8 @@ impl Job {
         self.whole(include_file, false)
     }
 
-    /// The same with `detail=1` (decision 20): who started the job, and the quorum it has or had to reach.
+    /// The same with `detail=1` (decision 20): who started the job, the quorum it has or had to reach, why nodes did not do
+    /// their part, and how many nodes there are in each status.
     pub fn to_detail_json(&self, include_file: bool) -> String {
         self.whole(include_file, true)
     }
@@ -41,8 +42,36 @@ impl Job {
             if let Some(parameters) = &self.options.parameters {
                 object.strings("parameters", parameters);
             }
+            object.raw("reasons", &self.reasons_json()).raw("counts", &self.counts_json());
         }
         object.end_text()
+    }
+
+    /// By node, in the order asked for.
+    fn reasons_json(&self) -> Vec<u8> {
+        let mut text = vec![b'{'];
+        for (name, _) in &self.nodes {
+            let Some(reason) = self.reasons.get(name) else { continue };
+            if text.len() > 1 {
+                text.push(b',');
+            }
+            write(&mut text, name.as_str());
+            text.push(b':');
+            text.extend_from_slice(&reason.to_json());
+        }
+        text.push(b'}');
+        text
+    }
+
+    fn counts_json(&self) -> Vec<u8> {
+        let mut object = Object::with_capacity(64);
+        for status in NodeStatus::ALL {
+            let count = self.nodes.iter().filter(|(_, s)| s == status).count();
+            if count > 0 {
+                object.member(status.as_str(), &count);
+            }
+        }
+        object.end()
     }
 
     /// An element of the answer of `GET jobs`: the same without `nodes`.

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  idle ──commit──▶ preparing ──ok──▶ committed ──run──▶ starting ──started──▶ running ──exit──▶ idle
-//!    ▲                  │                 │                  │                    │
-//!    └─────nack/abort───┴──────abort──────┘                  └──abort──▶ stopping ◀┘ ──exit──▶ idle
+//!    ▲                  │                 │                  │                  │ │
+//!    └─────nack/abort───┴──────abort──────┘                  └──abort──▶ stopping ┘ time up ──▶ expiring ──exit──▶ idle
 //! ```
 //!
-//! Checks and kills take time and are done by the driver, hence *preparing* and *stopping*, in which the node keeps
-//! answering (D-46). A job's options live in its state, so that a refused commit cannot touch those of an accepted
+//! `cancel` does what `abort` does, to the job it names only. Checks and kills take time and are done by the driver, hence
+//! *preparing*, *stopping* and *expiring*, in which the node keeps answering (D-46). A job's options live in its state, so that a refused commit cannot touch those of an accepted
 //! one (D-43).
 
 use std::collections::VecDeque;
@@ -16,6 +16,8 @@ use std::fmt;
 use crate::ids::JobId;
 use crate::job::JobOptions;
 use crate::message::JobState;
+use crate::reason::{Reason, ReasonCode};
+use crate::time::Millis;
 use crate::whitelist::Allowed;
 
 use super::capture::Captured;
@@ -32,6 +34,8 @@ pub struct JobSpec {
     pub allowed: Allowed,
     /// User, directory, environment, file, capture. Values are secrets.
     pub options: JobOptions,
+    /// Seconds after which the process is ended here; `None`: the server alone watches over it.
+    pub run_timeout: Option<u32>,
 }
 
 impl JobSpec {
@@ -66,12 +70,24 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Exit::Status(status) => write!(f, "exit status {status}"),
-            Exit::Signal(signal) => write!(f, "signal {signal}"),
+            Exit::Signal(signal) => write!(f, "killed by signal {signal}"),
         }
     }
 }
 
-/// The six states; names only, for heartbeats, logs and tables.
+impl Exit {
+    /// Why the job failed; `None` for success.
+    pub fn reason(self) -> Option<Reason> {
+        let code = match self {
+            Exit::Status(0) => return None,
+            Exit::Status(_) => ReasonCode::Exit,
+            Exit::Signal(_) => ReasonCode::Signal,
+        };
+        Some(Reason::new(code, self.to_string()))
+    }
+}
+
+/// The seven states; names only, for heartbeats, logs and tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
     /// No job.
@@ -84,25 +100,34 @@ pub enum State {
     Starting,
     /// The process runs.
     Running,
-    /// The process is being killed.
+    /// The process is being killed, by order.
     Stopping,
+    /// The process is being killed because its time is up.
+    Expiring,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 6] =
-        [State::Idle, State::Preparing, State::Committed, State::Starting, State::Running, State::Stopping];
+    pub const ALL: [State; 7] = [
+        State::Idle,
+        State::Preparing,
+        State::Committed,
+        State::Starting,
+        State::Running,
+        State::Stopping,
+        State::Expiring,
+    ];
 }
 
 /// Something happened to the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// The server asks for a vote. `spec` is `None` when the whitelist has no such command.
+    /// The server asks for a vote.
     Commit {
         /// Which job.
         job: JobId,
-        /// What it would run.
-        spec: Option<Box<JobSpec>>,
+        /// What it would run, or why the whitelist does not let it.
+        spec: Result<Box<JobSpec>, Reason>,
     },
     /// Quorum was reached.
     Run {
@@ -111,12 +136,22 @@ pub enum Input {
     },
     /// Whatever runs must end.
     Abort,
+    /// This job must end, and no other.
+    Cancel {
+        /// Which job.
+        job: JobId,
+    },
+    /// The time of [`Action::Limit`] has passed.
+    TimeUp {
+        /// Which job.
+        job: JobId,
+    },
     /// The checks of [`Action::Prepare`] are done; the error says which one failed.
     Prepared {
         /// Which job.
         job: JobId,
         /// Whether the job can be run.
-        verdict: Result<(), String>,
+        verdict: Result<(), Reason>,
     },
     /// The process of [`Action::Spawn`] exists.
     Started {
@@ -127,8 +162,8 @@ pub enum Input {
     StartFailed {
         /// Which job.
         job: JobId,
-        /// Why, one line.
-        why: String,
+        /// Why.
+        why: Reason,
     },
     /// The process has ended and was reaped; after [`Action::Kill`] its group is gone as well.
     Exited {
@@ -150,24 +185,24 @@ pub enum Input {
 pub enum Action {
     /// Send `ack_commit`.
     AckCommit(JobId),
-    /// Send `nack_commit`; the text says why, for the log.
-    NackCommit(JobId, String),
+    /// Send `nack_commit`.
+    NackCommit(JobId, Reason),
     /// Send `ack_run`.
     AckRun(JobId),
     /// Send `nack_run`.
-    NackRun(JobId),
-    /// Send `aborted` with the job that was current.
-    Aborted(Option<JobId>),
+    NackRun(JobId, Reason),
+    /// Send `aborted` with the job that was current, or that was cancelled; says why if the server does not know.
+    Aborted(Option<JobId>, Option<Reason>),
+    /// Hand in [`Input::TimeUp`] after so long, unless the job has ended by then.
+    Limit(JobId, Millis),
     /// Send `succeeded` or `failed`, with the output if it was captured.
     Finished {
         /// Which job.
         job: JobId,
-        /// Which of the two.
-        succeeded: bool,
+        /// Why it failed; `None`: it succeeded.
+        failure: Option<Reason>,
         /// Standard output and error.
         output: Option<(Captured, Captured)>,
-        /// For the log.
-        how: String,
     },
     /// The server repeats `run` for a job that has ended: send its result again, if it is still kept.
     ResendResult(JobId),
@@ -195,9 +230,15 @@ enum Current {
     Idle,
     Preparing { job: JobId, spec: Box<JobSpec> },
     Committed { job: JobId, spec: Box<JobSpec> },
-    Starting { job: JobId, capture: bool },
-    Running { job: JobId, capture: bool },
-    Stopping { job: JobId },
+    Starting { job: JobId, capture: bool, limit: Option<u32> },
+    Running { job: JobId, capture: bool, limit: Option<u32> },
+    Stopping { job: JobId, why: Option<Reason> },
+    Expiring { job: JobId, capture: bool, limit: Option<u32> },
+}
+
+/// It is not taken on again.
+fn ended(text: &str) -> Reason {
+    Reason::new(ReasonCode::Refused, text)
 }
 
 /// The machine for the one job a node may have.
@@ -238,6 +279,7 @@ impl JobRunner {
             Current::Starting { .. } => State::Starting,
             Current::Running { .. } => State::Running,
             Current::Stopping { .. } => State::Stopping,
+            Current::Expiring { .. } => State::Expiring,
         }
     }
 
@@ -249,7 +291,8 @@ impl JobRunner {
             | Current::Committed { job, .. }
             | Current::Starting { job, .. }
             | Current::Running { job, .. }
-            | Current::Stopping { job } => Some(job),
+            | Current::Stopping { job, .. }
+            | Current::Expiring { job, .. } => Some(job),
         }
     }
 
@@ -259,9 +302,10 @@ impl JobRunner {
         match &self.current {
             Current::Idle | Current::Preparing { .. } => (JobState::Idle, None),
             Current::Committed { job, .. } => (JobState::Committed, Some(job)),
-            Current::Starting { job, .. } | Current::Running { job, .. } | Current::Stopping { job } => {
-                (JobState::Running, Some(job))
-            }
+            Current::Starting { job, .. }
+            | Current::Running { job, .. }
+            | Current::Stopping { job, .. }
+            | Current::Expiring { job, .. } => (JobState::Running, Some(job)),
         }
     }
 
@@ -275,7 +319,9 @@ impl JobRunner {
         match input {
             Input::Commit { job, spec } => self.commit(job, spec, out),
             Input::Run { job } => self.run(job, out),
-            Input::Abort => self.abort(out),
+            Input::Abort => self.abort(None, out),
+            Input::Cancel { job } => self.cancel(job, out),
+            Input::TimeUp { job } => self.time_up(job, out),
             Input::Prepared { job, verdict } => self.prepared(job, verdict, out),
             Input::Started { job } => self.started(job, out),
             Input::StartFailed { job, why } => self.start_failed(job, why, out),
@@ -283,16 +329,17 @@ impl JobRunner {
             Input::Stop => {
                 self.stopped = true;
                 if self.state() != State::Idle {
-                    self.abort(out);
+                    let why = Reason::new(ReasonCode::ShuttingDown, "the agent is being stopped");
+                    self.abort(Some(why), out);
                 }
             }
         }
     }
 
-    fn commit(&mut self, job: JobId, spec: Option<Box<JobSpec>>, out: &mut Vec<Action>) {
-        let busy = || "busy with another job".to_owned();
+    fn commit(&mut self, job: JobId, spec: Result<Box<JobSpec>, Reason>, out: &mut Vec<Action>) {
+        let busy = |with: &JobId| Reason::new(ReasonCode::Busy, format!("busy with job {with}"));
         if super::planted(self.bug, super::Bug::OptionsBeforeBusyCheck)
-            && let (Current::Committed { spec: stored, .. }, Some(new)) = (&mut self.current, &spec)
+            && let (Current::Committed { spec: stored, .. }, Ok(new)) = (&mut self.current, &spec)
         {
             stored.options = new.options.clone();
         }
@@ -301,34 +348,36 @@ impl JobRunner {
             Current::Preparing { job: current, .. } => out.push(if *current == job {
                 Action::Ignored("the vote on this job is being prepared")
             } else {
-                Action::NackCommit(job, busy())
+                Action::NackCommit(job, busy(current))
             }),
             Current::Committed { job: current, .. }
             | Current::Starting { job: current, .. }
-            | Current::Running { job: current, .. } => {
-                out.push(if *current == job {
-                    Action::AckCommit(job)
-                } else {
-                    Action::NackCommit(job, busy())
-                });
+            | Current::Running { job: current, .. }
+            | Current::Expiring { job: current, .. } => {
+                let why = busy(current);
+                out.push(if *current == job { Action::AckCommit(job) } else { Action::NackCommit(job, why) });
             }
-            Current::Stopping { job: current } => {
-                let why = if *current == job { "the job is being aborted".to_owned() } else { busy() };
+            Current::Stopping { job: current, .. } => {
+                let why = if *current == job { ended("the job is being aborted") } else { busy(current) };
                 out.push(Action::NackCommit(job, why));
             }
         }
     }
 
-    fn commit_idle(&mut self, job: JobId, spec: Option<Box<JobSpec>>, out: &mut Vec<Action>) {
+    fn commit_idle(&mut self, job: JobId, spec: Result<Box<JobSpec>, Reason>, out: &mut Vec<Action>) {
         if self.stopped {
-            out.push(Action::NackCommit(job, "the agent is stopping".into()));
-        } else if self.ending(&job).is_some() {
-            out.push(Action::NackCommit(job, "the job has already ended here".into()));
-        } else if let Some(spec) = spec {
-            out.push(Action::Prepare(job.clone(), spec.clone()));
-            self.current = Current::Preparing { job, spec };
-        } else {
-            out.push(Action::NackCommit(job, "the command is not on the whitelist".into()));
+            let why = Reason::new(ReasonCode::ShuttingDown, "the agent is stopping");
+            return out.push(Action::NackCommit(job, why));
+        }
+        if self.ending(&job).is_some() {
+            return out.push(Action::NackCommit(job, ended("the job has already ended here")));
+        }
+        match spec {
+            Ok(spec) => {
+                out.push(Action::Prepare(job.clone(), spec.clone()));
+                self.current = Current::Preparing { job, spec };
+            }
+            Err(why) => out.push(Action::NackCommit(job, why)),
         }
     }
 
@@ -338,52 +387,81 @@ impl JobRunner {
         }
         match std::mem::replace(&mut self.current, Current::Idle) {
             Current::Committed { job: current, spec } if current == job => {
-                self.current = Current::Starting { job: current, capture: spec.options.capture };
+                let (capture, limit) = (spec.options.capture, spec.run_timeout);
+                self.current = Current::Starting { job: current, capture, limit };
                 out.push(Action::Spawn(job, spec));
             }
-            same @ (Current::Idle
-            | Current::Preparing { .. }
-            | Current::Committed { .. }
-            | Current::Stopping { .. }) => {
-                self.current = same;
-                out.push(Action::NackRun(job));
-            }
-            Current::Starting { job: current, capture } => {
-                out.push(if current == job {
-                    Action::Ignored("the process is being started; the acknowledgement follows")
-                } else {
-                    Action::NackRun(job)
+            other => {
+                self.current = other;
+                let same = self.job() == Some(&job);
+                out.push(match self.state() {
+                    State::Starting if same => {
+                        Action::Ignored("the process is being started; the acknowledgement follows")
+                    }
+                    State::Running | State::Expiring if same => Action::AckRun(job),
+                    State::Idle
+                    | State::Preparing
+                    | State::Committed
+                    | State::Starting
+                    | State::Running
+                    | State::Stopping
+                    | State::Expiring => {
+                        let why = Reason::new(ReasonCode::RunRefused, "the job is not committed here");
+                        Action::NackRun(job, why)
+                    }
                 });
-                self.current = Current::Starting { job: current, capture };
-            }
-            Current::Running { job: current, capture } => {
-                let same = current == job;
-                self.current = Current::Running { job: current, capture };
-                out.push(if same { Action::AckRun(job) } else { Action::NackRun(job) });
             }
         }
     }
 
-    fn abort(&mut self, out: &mut Vec<Action>) {
+    fn abort(&mut self, why: Option<Reason>, out: &mut Vec<Action>) {
         match std::mem::replace(&mut self.current, Current::Idle) {
-            Current::Idle => out.push(Action::Aborted(None)),
+            Current::Idle => out.push(Action::Aborted(None, why)),
             Current::Preparing { job, .. } | Current::Committed { job, .. } => {
                 self.remember(job.clone(), Ending::Aborted);
                 out.push(Action::Release(job.clone()));
-                out.push(Action::Aborted(Some(job)));
+                out.push(Action::Aborted(Some(job), why));
             }
             Current::Starting { job, .. } | Current::Running { job, .. } => {
-                self.current = Current::Stopping { job: job.clone() };
+                self.current = Current::Stopping { job: job.clone(), why };
                 out.push(Action::Kill(job));
             }
-            Current::Stopping { job } => {
-                self.current = Current::Stopping { job };
+            // The kill is under way; an order counts more than the clock.
+            Current::Expiring { job, .. } => {
+                self.current = Current::Stopping { job, why };
+                out.push(Action::Ignored("the command is being ended; the answer follows"));
+            }
+            Current::Stopping { job, why } => {
+                self.current = Current::Stopping { job, why };
                 out.push(Action::Ignored("the job is being ended; the answer follows"));
             }
         }
     }
 
-    fn prepared(&mut self, job: JobId, verdict: Result<(), String>, out: &mut Vec<Action>) {
+    fn cancel(&mut self, job: JobId, out: &mut Vec<Action>) {
+        let why = Some(Reason::new(ReasonCode::Cancelled, "cancelled"));
+        if self.job() == Some(&job) || super::planted(self.bug, super::Bug::CancelEndsAnyJob) {
+            self.abort(why, out);
+        } else {
+            // Nothing of it is here, or nothing any more: the server can stop waiting.
+            out.push(Action::Aborted(Some(job), why));
+        }
+    }
+
+    fn time_up(&mut self, job: JobId, out: &mut Vec<Action>) {
+        match std::mem::replace(&mut self.current, Current::Idle) {
+            Current::Running { job: current, capture, limit } if current == job => {
+                self.current = Current::Expiring { job: current, capture, limit };
+                out.push(Action::Kill(job));
+            }
+            other => {
+                self.current = other;
+                out.push(Action::Ignored("no process of this job has a time that can be up"));
+            }
+        }
+    }
+
+    fn prepared(&mut self, job: JobId, verdict: Result<(), Reason>, out: &mut Vec<Action>) {
         match std::mem::replace(&mut self.current, Current::Idle) {
             Current::Preparing { job: current, spec } if current == job => match verdict {
                 Ok(()) => {
@@ -406,13 +484,16 @@ impl JobRunner {
 
     fn started(&mut self, job: JobId, out: &mut Vec<Action>) {
         match std::mem::replace(&mut self.current, Current::Idle) {
-            Current::Starting { job: current, capture } if current == job => {
-                self.current = Current::Running { job: current, capture };
-                out.push(Action::AckRun(job));
+            Current::Starting { job: current, capture, limit } if current == job => {
+                self.current = Current::Running { job: current, capture, limit };
+                out.push(Action::AckRun(job.clone()));
+                if let Some(seconds) = limit {
+                    out.push(Action::Limit(job, Millis::from_secs(u64::from(seconds))));
+                }
             }
             // The abort came while the process was being started: only now is there something to end.
-            Current::Stopping { job: current } if current == job => {
-                self.current = Current::Stopping { job: current };
+            Current::Stopping { job: current, why } if current == job => {
+                self.current = Current::Stopping { job: current, why };
                 out.push(Action::Kill(job));
             }
             other => {
@@ -422,23 +503,19 @@ impl JobRunner {
         }
     }
 
-    fn start_failed(&mut self, job: JobId, why: String, out: &mut Vec<Action>) {
+    fn start_failed(&mut self, job: JobId, why: Reason, out: &mut Vec<Action>) {
         match std::mem::replace(&mut self.current, Current::Idle) {
-            Current::Starting { job: current, capture } if current == job => {
+            Current::Starting { job: current, capture, .. } if current == job => {
                 self.remember(current, Ending::Finished);
                 let output = capture
                     .then(|| (Captured::default(), Captured::from_text(&format!("cannot start: {why}\n"))));
                 out.push(Action::AckRun(job.clone()));
-                out.push(Action::Finished {
-                    job,
-                    succeeded: false,
-                    output,
-                    how: format!("cannot start: {why}"),
-                });
+                let failure = Some(Reason::new(why.code(), format!("cannot start: {why}")));
+                out.push(Action::Finished { job, failure, output });
             }
-            Current::Stopping { job: current } if current == job => {
+            Current::Stopping { job: current, why } if current == job => {
                 self.remember(current, Ending::Aborted);
-                out.push(Action::Aborted(Some(job)));
+                out.push(Action::Aborted(Some(job), why));
             }
             other => {
                 self.current = other;
@@ -451,16 +528,21 @@ impl JobRunner {
         match std::mem::replace(&mut self.current, Current::Idle) {
             // A process can end before its start is reported only if the driver mixes up its events; the
             // server is still owed the acknowledgement.
-            Current::Starting { job: current, capture } if current == job => {
+            Current::Starting { job: current, capture, .. } if current == job => {
                 out.push(Action::AckRun(current.clone()));
-                self.finish(current, capture, exit, stdout, stderr, out);
+                self.finish(current, exit.reason(), capture.then_some((stdout, stderr)), out);
             }
-            Current::Running { job: current, capture } if current == job => {
-                self.finish(current, capture, exit, stdout, stderr, out);
+            Current::Running { job: current, capture, .. } if current == job => {
+                self.finish(current, exit.reason(), capture.then_some((stdout, stderr)), out);
             }
-            Current::Stopping { job: current } if current == job => {
+            Current::Expiring { job: current, capture, limit } if current == job => {
+                let text = format!("ended after {} s (run_timeout)", limit.unwrap_or_default());
+                let why = Reason::new(ReasonCode::TimedOut, text);
+                self.finish(current, Some(why), capture.then_some((stdout, stderr)), out);
+            }
+            Current::Stopping { job: current, why } if current == job => {
                 self.remember(current, Ending::Aborted);
-                out.push(Action::Aborted(Some(job)));
+                out.push(Action::Aborted(Some(job), why));
             }
             other => {
                 self.current = other;
@@ -472,19 +554,12 @@ impl JobRunner {
     fn finish(
         &mut self,
         job: JobId,
-        capture: bool,
-        exit: Exit,
-        stdout: Captured,
-        stderr: Captured,
+        failure: Option<Reason>,
+        output: Option<(Captured, Captured)>,
         out: &mut Vec<Action>,
     ) {
         self.remember(job.clone(), Ending::Finished);
-        out.push(Action::Finished {
-            job,
-            succeeded: exit.is_success(),
-            output: capture.then_some((stdout, stderr)),
-            how: exit.to_string(),
-        });
+        out.push(Action::Finished { job, failure, output });
     }
 
     fn remember(&mut self, job: JobId, ending: Ending) {

@@ -70,6 +70,8 @@ pub struct Node {
     sequence: u64,
     results: Results,
     pending: VecDeque<NodeMessage>,
+    /// When the process of the current job is ended here.
+    limit: Option<(JobId, Millis)>,
     replay: Replay,
     stopping: bool,
     exited: bool,
@@ -141,6 +143,7 @@ impl Node {
             sequence: 0,
             results,
             pending: VecDeque::new(),
+            limit: None,
             replay: Replay::default(),
             stopping: false,
             exited: false,
@@ -234,6 +237,7 @@ impl Node {
             self.publisher.next_deadline(),
             self.command.next_deadline(),
             self.heartbeat.next_deadline(),
+            self.limit.as_ref().map(|(_, at)| *at),
         ]
         .into_iter()
         .flatten()
@@ -259,6 +263,10 @@ impl Node {
 
     fn due(&mut self) {
         let now = self.now.mono;
+        if let Some((job, _)) = self.limit.take_if(|(_, at)| *at <= now) {
+            self.log(LogLevel::Warn, Some(job.clone()), "run_timeout has passed");
+            self.job(job_runner::Input::TimeUp { job });
+        }
         while let Some(input) = self.heartbeater.pop_due(now) {
             self.beat(input);
         }

@@ -275,6 +275,10 @@ pub enum Bug {
     ResultDroppedOnRestart,
     /// A lost connection ends the job without a word.
     JobLostWithConnection,
+    /// `cancel` ends whatever runs, like `abort`.
+    CancelEndsAnyJob,
+    /// `run_timeout` passes unnoticed on the node.
+    TimeoutIgnored,
 }
 
 impl Bug {
@@ -284,6 +288,8 @@ impl Bug {
         Bug::ResultSentOnce,
         Bug::ResultDroppedOnRestart,
         Bug::JobLostWithConnection,
+        Bug::CancelEndsAnyJob,
+        Bug::TimeoutIgnored,
     ];
 }
 

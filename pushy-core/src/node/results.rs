@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::JobId;
 use crate::message::{Captured, NodeMessage};
+use crate::reason::Reason;
 
 /// How many unacknowledged results are kept; the oldest goes first. A node runs one job at a time, so more than one
 /// means a server that cannot store for long.
@@ -25,6 +26,9 @@ pub struct KeptResult {
     /// Captured standard error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<String>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }
 
 impl std::fmt::Debug for KeptResult {
@@ -60,7 +64,7 @@ impl KeptResult {
         if self.succeeded {
             NodeMessage::Succeeded { job, output }
         } else {
-            NodeMessage::Failed { job, output, reason: None }
+            NodeMessage::Failed { job, output, reason: self.reason.clone() }
         }
     }
 }

@@ -165,7 +165,7 @@ pub struct NodeCounts {
 }
 
 impl Server {
-    fn wall_of(&self, at: Millis) -> Wall {
+    pub(super) fn wall_of(&self, at: Millis) -> Wall {
         let ago = i64::try_from((self.now.mono - at).0).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
         Wall(self.now.wall.0.saturating_sub(ago))
     }
@@ -179,7 +179,7 @@ impl Server {
         warnings
     }
 
-    fn detail_of(&self, node: &Node) -> NodeDetail {
+    pub(super) fn detail_of(&self, node: &Node) -> NodeDetail {
         let conn = node.conn.and_then(|conn| self.conns.get(&conn));
         let warnings = self.warnings_of(node);
         let refused = warnings.iter().any(|w| matches!(w, NodeWarning::ClockOff { refused: true, .. }));

@@ -3,6 +3,7 @@
 use crate::ids::{IncarnationId, JobId};
 use crate::job::NodeStatus;
 use crate::message::{Caps, Captured, JobRef, JobState, NodeMessage};
+use crate::reason::{Reason, ReasonCode};
 use crate::time::Millis;
 use crate::wire::{self, Limits, WireError};
 
@@ -124,23 +125,34 @@ impl Server {
         match &message {
             NodeMessage::Heartbeat { state, job, caps } => {
                 if let Some(node) = self.nodes.get_mut(&node) {
-                    node.results = Some(caps.is_some_and(|caps| caps.has(Caps::RESULTS)));
+                    node.caps = caps.unwrap_or(Caps::NONE);
+                    node.results = Some(node.caps.has(Caps::RESULTS));
                 }
                 if freshness == Freshness::Fresh {
                     self.resynchronise(node, conn, *state, job);
                 }
             }
-            NodeMessage::AckCommit { job } => self.word(&about(job), Said::AckCommit),
-            NodeMessage::NackCommit { job, .. } => self.word(&about(job), Said::NackCommit),
-            NodeMessage::AckRun { job } => self.word(&about(job), Said::AckRun),
-            NodeMessage::NackRun { job, .. } => self.word(&about(job), Said::NackRun),
-            NodeMessage::Succeeded { job, output } => self.result(&about(job), Said::Succeeded, output),
-            NodeMessage::Failed { job, output, .. } => self.result(&about(job), Said::Failed, output),
-            NodeMessage::Aborted { job, .. } => {
-                // Also an old one is true: a node without a connection starts nothing new.
-                self.node_hears(node, NodeEvent::Aborted);
+            NodeMessage::AckCommit { job } => self.word(&about(job), Said::AckCommit, None),
+            NodeMessage::NackCommit { job, reason } => {
+                self.word(&about(job), Said::NackCommit, reason.clone())
+            }
+            NodeMessage::AckRun { job } => self.word(&about(job), Said::AckRun, None),
+            NodeMessage::NackRun { job, reason } => self.word(&about(job), Said::NackRun, reason.clone()),
+            NodeMessage::Succeeded { job, output } => {
+                self.result(&about(job), Said::Succeeded, output, None);
+            }
+            NodeMessage::Failed { job, output, reason } => {
+                let late = reason.as_ref().is_some_and(|why| why.code() == ReasonCode::TimedOut);
+                let said = if late { Said::TimedOut } else { Said::Failed };
+                self.result(&about(job), said, output, reason.clone());
+            }
+            NodeMessage::Aborted { job, reason } => {
+                if !self.answers_cancel(node, conn, job) {
+                    // Also an old one is true: a node without a connection starts nothing new.
+                    self.node_hears(node, NodeEvent::Aborted);
+                }
                 if self.find_job(job).is_some() {
-                    self.word(&about(job), Said::Aborted);
+                    self.word(&about(job), Said::Aborted, reason.clone());
                 }
             }
             NodeMessage::Unknown { .. } => {
@@ -154,7 +166,7 @@ impl Server {
     }
 
     /// A vote or the like.
-    fn word(&mut self, about: &About<'_>, said: Said) {
+    fn word(&mut self, about: &About<'_>, said: Said, reason: Option<Reason>) {
         let Some(ix) = self.find_job(about.job) else {
             // 4.8: other types without a live job. One that waited in a queue says nothing about now, and a late refusal of a
             // job that is over says nothing against the one its node is busy with.
@@ -172,7 +184,7 @@ impl Server {
         if let (Said::AckCommit | Said::AckRun, Some(node)) = (said, self.nodes.get_mut(&about.node)) {
             node.doing = Some(ix);
         }
-        self.job_hears(ix, about.node, said);
+        self.job_hears(ix, about.node, said, reason);
     }
 
     /// Whether this is what the job waits for from the node.
@@ -190,7 +202,7 @@ impl Server {
     }
 
     /// A result: acknowledged once it is stored, if its node waits for that (decision 2).
-    fn result(&mut self, about: &About<'_>, said: Said, output: &Captured) {
+    fn result(&mut self, about: &About<'_>, said: Said, output: &Captured, reason: Option<Reason>) {
         let repeats = self.nodes.get(&about.node).and_then(|node| node.results);
         let Some(ix) = self.find_job(about.job) else {
             match (repeats, about.job) {
@@ -207,7 +219,7 @@ impl Server {
         };
         let Some(phase) = self.jobs.get(&ix).map(LiveJob::phase) else { return };
         let Some(member) = self.member(ix, about.node) else {
-            self.job_hears(ix, about.node, said);
+            self.job_hears(ix, about.node, said, reason);
             if let (Some(true), JobRef::Id(job)) = (repeats, about.job) {
                 self.send(about.node, ToNode::ResultAck(job.clone()));
             }
@@ -221,12 +233,12 @@ impl Server {
         if phase == Phase::Running {
             if status == NodeStatus::Ready && (elsewhere || repeats == Some(true)) {
                 // Its `ack_run` was lost with a connection: a process that ended was started.
-                self.job_hears(ix, about.node, Said::AckRun);
+                self.job_hears(ix, about.node, Said::AckRun, None);
             }
             self.keep_output(ix, about.node, output);
         }
         if !status.is_terminal() || repeats == Some(false) {
-            self.job_hears(ix, about.node, said);
+            self.job_hears(ix, about.node, said, reason);
         }
         if repeats == Some(true) {
             self.once_stored(ix, Gated::ResultAck(about.node));
@@ -279,7 +291,7 @@ impl Server {
             };
             self.resynchronise_job(ix, id, conn, claim);
         }
-        if *job != JobRef::None && !belongs {
+        if *job != JobRef::None && !belongs && !self.planted(PlantedBug::CancelForgetsAway) {
             self.node_hears(id, NodeEvent::RehabRequest);
         }
     }
@@ -293,7 +305,15 @@ impl Server {
         let Some(member) = self.member(ix, id) else { return };
         let status = member.status;
         self.hit(|| format!("resync: {phase:?} × {status:?} × {claim:?}"));
-        let decided = job_state::resync(phase, status, claim);
+        let mut decided = job_state::resync(phase, status, claim);
+        let Some(member) = self.member(ix, id) else { return };
+        if decided == Resync::Abort && member.cancel_on == Some(conn) {
+            // It has been told, and ends the process: that takes a while.
+            decided = Resync::AbortIfRepeated;
+        }
+        if status == NodeStatus::Aborted && self.planted(PlantedBug::CancelForgetsAway) {
+            decided = Resync::Nothing;
+        }
         let Some(member) = self.member(ix, id) else { return };
         if !matches!(decided, Resync::CrashIfRepeated | Resync::AbortIfRepeated) {
             member.odd_since = None;
@@ -301,7 +321,7 @@ impl Server {
         match decided {
             Resync::Nothing => {}
             Resync::CountAckCommit => {
-                self.job_hears(ix, id, Said::AckCommit);
+                self.job_hears(ix, id, Said::AckCommit, None);
                 if let Some(member) = self.member(ix, id) {
                     member.marks.committed_by_heartbeat = true;
                 }
@@ -315,7 +335,8 @@ impl Server {
             Resync::CountNack => {
                 if member.commit_on != Some(conn) {
                     let asked = member.commit_on.is_some();
-                    self.job_hears(ix, id, Said::NackCommit);
+                    let why = Reason::new(ReasonCode::Busy, "busy with another job");
+                    self.job_hears(ix, id, Said::NackCommit, Some(why));
                     if let Some(member) = self.member(ix, id) {
                         member.marks.nacked_by_heartbeat = asked;
                     }
@@ -326,10 +347,11 @@ impl Server {
                     self.once_stored(ix, Gated::Run(id));
                 }
             }
-            Resync::CountAckRun | Resync::OutOfPlace => self.job_hears(ix, id, Said::AckRun),
+            Resync::CountAckRun | Resync::OutOfPlace => self.job_hears(ix, id, Said::AckRun, None),
             Resync::CrashIfRepeated => {
                 if self.is_repeated(ix, id) {
-                    self.job_hears(ix, id, Said::Down);
+                    let why = Reason::new(ReasonCode::Died, "the node no longer has the job");
+                    self.job_hears(ix, id, Said::Down, Some(why));
                 }
             }
             Resync::AbortIfRepeated => {

@@ -3,7 +3,7 @@
 use crate::event::Event;
 use crate::feed::Frame;
 use crate::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
-use crate::job::JobRequest;
+use crate::job::{JobRequest, JobStatus};
 use crate::time::{Millis, Wall};
 
 use super::{CurveKey, Record};
@@ -151,6 +151,19 @@ pub enum Input {
         /// What is asked for.
         job: Box<JobRequest>,
     },
+    /// An operator, authorized, gives a job up, or some of its nodes. Answered by [`Output::CancelAnswer`].
+    CancelJob {
+        /// Comes back with the answer.
+        request: RequestId,
+        /// The organization of the URL.
+        org: OrgId,
+        /// Which job.
+        job: JobId,
+        /// Which of its nodes; none: the whole job.
+        nodes: Vec<NodeName>,
+        /// Who asks.
+        by: String,
+    },
     /// Everything up to and including this ticket is kept.
     Persisted {
         /// Which.
@@ -241,6 +254,13 @@ pub enum Output {
         /// Why.
         error: crate::Error,
     },
+    /// What became of an operator's wish to cancel; a success is stored.
+    CancelAnswer {
+        /// Which request.
+        request: RequestId,
+        /// What became of it.
+        answer: CancelAnswer,
+    },
     /// Something happened to a job that is now stored: tell its feed.
     Event {
         /// The organization.
@@ -256,6 +276,19 @@ pub enum Output {
     },
     /// A line for the log. Never holds a secret; names are escaped by the program.
     Log(LogEntry),
+}
+
+/// What becomes of a wish to cancel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelAnswer {
+    /// These nodes had not ended and are `aborted` now.
+    Cancelled(Vec<NodeName>),
+    /// The job has ended so, and was not changed.
+    Ended(JobStatus),
+    /// The job does not have this node, and was not changed.
+    NotOfJob(NodeName),
+    /// No such job is in memory: it has ended long ago, or there is none.
+    Unknown,
 }
 
 /// Why a handshake is refused.

@@ -22,6 +22,8 @@ pub enum Said {
     Succeeded,
     /// The command ended otherwise.
     Failed,
+    /// The node ended the command itself because `run_timeout` had passed.
+    TimedOut,
     /// It gave the job up.
     Aborted,
     /// It is gone (5.2: its state was torn down).
@@ -37,6 +39,7 @@ impl Said {
         Said::NackRun,
         Said::Succeeded,
         Said::Failed,
+        Said::TimedOut,
         Said::Aborted,
         Said::Down,
     ];
@@ -51,6 +54,8 @@ pub enum Step {
     Rehab,
     /// The node is sent to rehab without an event (D-26).
     QuietRehab,
+    /// The node must give up this job: `cancel` to those that take it, else as [`Step::QuietRehab`].
+    Cancel,
     /// Event `run_start`.
     RunStart,
     /// Event `run_complete`.
@@ -87,7 +92,7 @@ pub const fn while_voting(status: NodeStatus, said: Said) -> Rule {
         (N::Ready, S::AckCommit) => stay(&[Step::Vote(Vote::UnexpectedCommit)]),
         (N::Ready, S::NackCommit) => rule(N::Unavailable, &[Step::Rehab, Step::Vote(Vote::LostAvailability)]),
         (N::New | N::Ready, S::Down) => rule(N::Unavailable, &[Step::Vote(Vote::Down), Step::Rehab]),
-        (N::New | N::Ready, S::AckRun | S::NackRun | S::Succeeded | S::Failed | S::Aborted) => {
+        (N::New | N::Ready, S::AckRun | S::NackRun | S::Succeeded | S::Failed | S::TimedOut | S::Aborted) => {
             rule(N::Unavailable, &[Step::Rehab])
         }
         // No node runs before the vote is over.
@@ -106,7 +111,7 @@ pub const fn while_voting(status: NodeStatus, said: Said) -> Rule {
         ) => match said {
             S::AckCommit | S::NackCommit => stay(&[Step::Rehab, Step::Vote(Vote::ClientDiedWhileVoting)]),
             S::Down => stay(&[Step::Vote(Vote::Down), Step::Rehab]),
-            S::AckRun | S::NackRun | S::Succeeded | S::Failed => stay(&[Step::Rehab]),
+            S::AckRun | S::NackRun | S::Succeeded | S::Failed | S::TimedOut => stay(&[Step::Rehab]),
             S::Aborted => stay(&[]),
         },
     }
@@ -126,7 +131,8 @@ pub const fn while_running(status: NodeStatus, said: Said) -> Rule {
         }
         (N::Running, S::Succeeded) => rule(N::Succeeded, &[Step::RunComplete(R::Success)]),
         (N::Running, S::Failed) => rule(N::Failed, &[Step::RunComplete(R::Failure)]),
-        (N::Ready, S::Succeeded | S::Failed)
+        (N::Running, S::TimedOut) => rule(N::TimedOut, &[Step::RunComplete(R::Failure)]),
+        (N::Ready, S::Succeeded | S::Failed | S::TimedOut)
         | (N::Ready | N::Running, S::AckCommit | S::NackCommit | S::Aborted | S::Down) => {
             rule(N::Crashed, &[Step::Rehab, Step::RunComplete(R::Crashed)])
         }
@@ -145,7 +151,7 @@ pub const fn while_running(status: NodeStatus, said: Said) -> Rule {
             said,
         ) => match said {
             S::AckRun => stay(&[Step::RunComplete(R::ClientDiedWhileRunning), Step::Rehab]),
-            S::NackRun | S::Succeeded | S::Failed | S::Down | S::AckCommit | S::NackCommit => {
+            S::NackRun | S::Succeeded | S::Failed | S::TimedOut | S::Down | S::AckCommit | S::NackCommit => {
                 stay(&[Step::Rehab, Step::RunComplete(R::ClientDiedWhileRunning)])
             }
             S::Aborted => stay(&[]),
@@ -197,6 +203,25 @@ pub const fn when_time_is_up(status: NodeStatus) -> Rule {
         NodeStatus::Ready | NodeStatus::Running => rule(NodeStatus::TimedOut, &[Step::QuietRehab]),
         NodeStatus::New
         | NodeStatus::Succeeded
+        | NodeStatus::Failed
+        | NodeStatus::Aborted
+        | NodeStatus::Unavailable
+        | NodeStatus::Nacked
+        | NodeStatus::Faulty
+        | NodeStatus::WasReady
+        | NodeStatus::Crashed
+        | NodeStatus::TimedOut => stay(&[]),
+    }
+}
+
+/// What an operator's cancel does to each node it is for. In an open vote that is a no.
+pub const fn when_cancelled(status: NodeStatus) -> Rule {
+    match status {
+        NodeStatus::New => rule(NodeStatus::Aborted, &[Step::Cancel, Step::Vote(Vote::Failure)]),
+        NodeStatus::Ready | NodeStatus::Running => {
+            rule(NodeStatus::Aborted, &[Step::Cancel, Step::RunComplete(RunResult::Aborted)])
+        }
+        NodeStatus::Succeeded
         | NodeStatus::Failed
         | NodeStatus::Aborted
         | NodeStatus::Unavailable

@@ -6,7 +6,8 @@ use crate::event::{Event, Vote};
 use crate::feed::Frame;
 use crate::ids::{JobId, NodeRef, OrgId};
 use crate::job::{Job, JobRequest, JobStatus, NodeStatus};
-use crate::message::{Commit, ServerMessage};
+use crate::message::{Caps, Commit, ServerMessage};
+use crate::reason::{Reason, ReasonCode};
 use crate::time::{Millis, Wall};
 
 use super::gate::Gate;
@@ -31,9 +32,16 @@ impl Server {
             if !named.insert(node) {
                 continue; // D-03
             }
-            let available = self.nodes.get(&node).is_some_and(|n| n.is_available());
-            // D-39: a node that is down is not asked.
-            let status = if available { NodeStatus::New } else { NodeStatus::Unavailable };
+            let available = self.nodes.get(&node).filter(|n| n.is_available());
+            let status = match available {
+                // D-39: a node that is down is not asked.
+                None => NodeStatus::Unavailable,
+                // Nor one that would run the command without its parameters.
+                Some(n) if asked.options.parameters.is_some() && !n.caps.has(Caps::PARAMS) => {
+                    NodeStatus::Nacked
+                }
+                Some(_) => NodeStatus::New,
+            };
             nodes.push((node, name, status));
         }
         let job = Job {
@@ -62,21 +70,39 @@ impl Server {
         self.once_stored(ix, Gated::Started(request));
         for (node, status) in &members {
             self.steps += 1;
-            if *status == NodeStatus::Unavailable {
-                let mut name = None;
-                if let Some(member) = self.member(ix, *node) {
-                    member.marks.down = true;
-                    member.marks.rehab = true;
-                    name = self.nodes.get(node).map(|n| n.at.node.clone());
-                }
-                if let Some(node) = name {
-                    self.tell(ix, Event::QuorumVote { node: node.clone(), vote: Vote::Down });
-                    self.tell(ix, Event::Rehab { node });
-                }
+            if *status != NodeStatus::New {
+                self.not_asked(ix, *node, *status);
             }
         }
         self.once_stored(ix, Gated::Commits);
         self.check(ix);
+    }
+
+    /// Says of a node of a new job that it is not asked, and why.
+    fn not_asked(&mut self, ix: JobIx, id: NodeId, status: NodeStatus) {
+        let Some(name) = self.nodes.get(&id).map(|n| n.at.node.clone()) else { return };
+        let unsupported = status == NodeStatus::Nacked;
+        let why = if unsupported {
+            Reason::new(ReasonCode::Unsupported, "the node's agent does not know parameters; upgrade it")
+        } else {
+            self.why_unavailable(id)
+        };
+        let Some(job) = self.jobs.get(&ix).map(|job| job.id.clone()) else { return };
+        let record = Record::NodeStatus {
+            job,
+            node: name.clone(),
+            status,
+            updated_at: self.now.wall,
+            reason: Some(why.clone()),
+        };
+        self.record(ix, record);
+        let vote = if unsupported { Vote::Failure } else { Vote::Down };
+        self.tell_why(ix, Event::QuorumVote { node: name.clone(), vote }, Some(&why));
+        if let Some(member) = self.member(ix, id).filter(|_| !unsupported) {
+            member.marks.down = true;
+            member.marks.rehab = true;
+            self.tell(ix, Event::Rehab { node: name });
+        }
     }
 
     /// Puts a job, new or restored, into the tables.
@@ -99,6 +125,7 @@ impl Server {
             index: HashMap::with_capacity(members.len()),
             tally: Tally::default(),
             commit: None,
+            parameters: job.options.parameters.is_some(),
             run: ServerMessage::Run { job: job.id.clone() }.tail(),
             told: 0,
             stored: request.is_none(),
@@ -111,9 +138,9 @@ impl Server {
                 server: self.config.host.clone(),
                 command: job.command.clone(),
                 options: job.options.clone(),
-                run_timeout: None,
+                run_timeout: Some(job.run_timeout),
             };
-            live.commit = Some(ServerMessage::Commit(Box::new(commit)).tail());
+            live.commit = Some(commit.tails());
         }
         for (node, status) in members {
             self.steps += 1;
@@ -127,6 +154,7 @@ impl Server {
                 marks: Marks { asked, ..Marks::default() },
                 commit_on: None,
                 run_on: None,
+                cancel_on: None,
                 odd_since: None,
             });
             if let Some(node) = self.nodes.get_mut(node) {
@@ -145,7 +173,8 @@ impl Server {
     }
 
     /// A node has said something that concerns a job, or went down.
-    pub(super) fn job_hears(&mut self, ix: JobIx, node: NodeId, said: Said) {
+    /// `given`: why, in the words of the node or of whoever found it lost.
+    pub(super) fn job_hears(&mut self, ix: JobIx, node: NodeId, said: Said, given: Option<Reason>) {
         let Some(phase) = self.jobs.get(&ix).map(LiveJob::phase) else { return };
         let twice = self.planted(PlantedBug::VoteCountedTwice);
         let Some(member) = self.member(ix, node) else {
@@ -174,7 +203,8 @@ impl Server {
                 job.tally.undecided = job.tally.undecided.saturating_sub(1);
             }
         }
-        self.apply(ix, node, rule);
+        let reason = rule.to.and_then(|to| Server::reason_of(to, said, given));
+        self.apply(ix, node, rule, reason);
         self.check(ix);
     }
 
@@ -185,15 +215,16 @@ impl Server {
         self.node_hears(node, NodeEvent::RehabRequest);
     }
 
-    fn apply(&mut self, ix: JobIx, id: NodeId, rule: Rule) {
+    pub(super) fn apply(&mut self, ix: JobIx, id: NodeId, rule: Rule, reason: Option<Reason>) {
         let Some(name) = self.nodes.get(&id).map(|n| n.at.node.clone()) else { return };
         let Some(before) = self.member(ix, id).map(|m| m.status) else { return };
         let late = rule.to.is_none() && before.is_terminal();
         // A node does one job at a time: one that does another has not voted yes here, and is left alone.
         let spared = before == NodeStatus::New && self.is_engaged(id, Some(ix));
         if let Some(to) = rule.to {
-            self.set_status(ix, id, to);
+            self.set_status(ix, id, to, reason.clone());
         }
+        let why = reason.as_ref();
         for step in rule.steps {
             let Some(member) = self.member(ix, id) else { return };
             let marks = &mut member.marks;
@@ -211,7 +242,7 @@ impl Server {
                         | Vote::LostAvailability => false,
                     };
                     if !silent {
-                        self.tell(ix, Event::QuorumVote { node: name.clone(), vote });
+                        self.tell_why(ix, Event::QuorumVote { node: name.clone(), vote }, why);
                     }
                 }
                 Step::Rehab => {
@@ -228,10 +259,15 @@ impl Server {
                         self.once_stored(ix, Gated::Stop(id));
                     }
                 }
+                Step::Cancel => {
+                    if member.marks.asked {
+                        self.once_stored(ix, Gated::Cancel { node: id, spared });
+                    }
+                }
                 Step::RunStart => self.tell(ix, Event::RunStart { node: name.clone() }),
                 Step::RunComplete(result) => {
                     if !again(|m| &mut m.complete) {
-                        self.tell(ix, Event::RunComplete { node: name.clone(), result });
+                        self.tell_why(ix, Event::RunComplete { node: name.clone(), result }, why);
                     }
                 }
             }
@@ -261,7 +297,7 @@ impl Server {
         job.phase() != Phase::Over && member.is_some_and(|m| has(m.status))
     }
 
-    fn set_status(&mut self, ix: JobIx, id: NodeId, to: NodeStatus) {
+    fn set_status(&mut self, ix: JobIx, id: NodeId, to: NodeStatus, reason: Option<Reason>) {
         let Some(name) = self.nodes.get(&id).map(|n| n.at.node.clone()) else { return };
         let Some(job) = self.jobs.get_mut(&ix) else { return };
         let Some(at) = job.index.get(&id) else { return };
@@ -275,16 +311,20 @@ impl Server {
             node: name,
             status: to,
             updated_at: self.now.wall,
-            reason: None,
+            reason,
         };
         self.record(ix, record);
     }
 
     /// Tells the job's feed, once all before it is stored (D-31) and the event itself too: a feed goes on after a restart.
     pub(super) fn tell(&mut self, ix: JobIx, event: Event) {
+        self.tell_why(ix, event, None);
+    }
+
+    fn tell_why(&mut self, ix: JobIx, event: Event, why: Option<&Reason>) {
         let at = self.stamp();
         let Some(job) = self.jobs.get(&ix) else { return };
-        let frame = Frame::of_job(&event, job.told + 1, at, None);
+        let frame = Frame::because(&event, job.told + 1, at, why);
         self.add_event(ix, at, event, frame);
     }
 
@@ -311,13 +351,16 @@ impl Server {
             if job.tally.ready + spare >= job.quorum as usize {
                 self.start_run(ix);
             } else {
-                self.for_each(ix, job_state::when_quorum_fails);
+                let why = self.why_no_quorum(ix);
+                self.for_each(ix, job_state::when_quorum_fails, why.as_ref());
                 self.finish(ix, JobStatus::QuorumFailed);
             }
         }
         let Some(job) = self.jobs.get(&ix) else { return };
         if job.phase() == Phase::Running && job.tally.ready + job.tally.running == 0 {
-            self.finish(ix, JobStatus::Complete);
+            // A node may be the first to notice that the time is up.
+            let late = job.nodes.iter().any(|member| member.status == NodeStatus::TimedOut);
+            self.finish(ix, if late { JobStatus::TimedOut } else { JobStatus::Complete });
         }
     }
 
@@ -357,7 +400,7 @@ impl Server {
         self.tell(ix, Event::JobComplete { status });
     }
 
-    pub(super) fn for_each(&mut self, ix: JobIx, table: fn(NodeStatus) -> Rule) {
+    pub(super) fn for_each(&mut self, ix: JobIx, table: fn(NodeStatus) -> Rule, why: Option<&Reason>) {
         let Some(job) = self.jobs.get(&ix) else { return };
         let rules: Vec<(NodeId, Rule)> = job
             .nodes
@@ -367,13 +410,16 @@ impl Server {
             .collect();
         for (node, rule) in rules {
             self.steps += 1;
-            self.apply(ix, node, rule);
+            let reason = why.filter(|_| rule.to.is_some()).cloned();
+            self.apply(ix, node, rule, reason);
         }
     }
 
     pub(super) fn vote_closes(&mut self, ix: JobIx) {
         if self.jobs.get(&ix).map(LiveJob::phase) == Some(Phase::Voting) {
-            self.for_each(ix, job_state::when_vote_closes);
+            let seconds = self.config.voting_timeout.0 as f64 / 1000.0;
+            let why = Reason::new(ReasonCode::VoteTimeout, format!("no vote within {seconds} s"));
+            self.for_each(ix, job_state::when_vote_closes, Some(&why));
             self.check(ix);
         }
     }
@@ -381,7 +427,10 @@ impl Server {
     pub(super) fn time_is_up(&mut self, ix: JobIx) {
         let noticed = !self.planted(PlantedBug::DeadlineIgnored);
         if noticed && self.jobs.get(&ix).map(LiveJob::phase) == Some(Phase::Running) {
-            self.for_each(ix, job_state::when_time_is_up);
+            let seconds = self.jobs.get(&ix).map_or(0, |job| job.run_timeout);
+            let why =
+                Reason::new(ReasonCode::TimedOut, format!("not finished after {seconds} s (run_timeout)"));
+            self.for_each(ix, job_state::when_time_is_up, Some(&why));
             self.finish(ix, JobStatus::TimedOut);
         }
     }

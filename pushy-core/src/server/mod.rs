@@ -22,6 +22,7 @@ use crate::time::{Deadlines, Millis, Now, Wall};
 use crate::wire::RsaSigner;
 
 mod binding;
+mod cancel;
 mod detail;
 mod freshness;
 mod gate;
@@ -34,6 +35,7 @@ pub mod node_state;
 mod nodes;
 mod outgoing;
 mod planted;
+mod reasons;
 pub mod record;
 mod restore;
 mod store;
@@ -43,8 +45,8 @@ mod trouble;
 pub use crate::curve_key::CurveKey;
 pub use detail::{Claimant, NodeCounts, NodeDetail, NodeWarning};
 pub use io::{
-    ConnId, Input, LogEntry, LogLevel, NodeState, OnRestart, Output, Random, RefusedKey, RequestId,
-    ServerConfig, ServerKeys, Ticket,
+    CancelAnswer, ConnId, Input, LogEntry, LogLevel, NodeState, OnRestart, Output, Random, RefusedKey,
+    RequestId, ServerConfig, ServerKeys, Ticket,
 };
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
@@ -190,6 +192,9 @@ impl Server {
             Input::Frames { conn, header, body } => self.frames(conn, &header, &body),
             Input::StartJob { request, org, requester, job } => {
                 self.start_job(request, org, requester, *job);
+            }
+            Input::CancelJob { request, org, job, nodes, by } => {
+                self.cancel_job(request, &org, &job, &nodes, &by);
             }
             Input::Persisted { ticket } => self.persisted(ticket),
             Input::PersistFailed { ticket } => self.persist_failed(ticket),

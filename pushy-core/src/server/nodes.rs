@@ -1,6 +1,7 @@
 //! The nodes: who is there, who is well, who must be told to stop (section 5, decision 4).
 
 use crate::ids::NodeRef;
+use crate::message::Caps;
 use crate::time::Millis;
 
 use super::job_state::{Phase, Said};
@@ -73,6 +74,7 @@ impl Server {
                 node.silent = false;
                 node.incarnation = None;
                 node.results = None;
+                node.caps = Caps::NONE;
                 node.doing = None;
                 self.timers.clear(&Timer::Life(id));
             }
@@ -118,7 +120,7 @@ impl Server {
                         node.silent = true;
                     }
                 }
-                NodeStep::Down => self.node_down(id),
+                NodeStep::Down => self.node_down(id, event),
             }
         }
         self.note_availability(id);
@@ -166,12 +168,13 @@ impl Server {
         })
     }
 
-    fn node_down(&mut self, id: NodeId) {
+    fn node_down(&mut self, id: NodeId, event: NodeEvent) {
         let Some(node) = self.nodes.get(&id) else { return };
+        let why = self.why_down(node, event);
         let jobs: Vec<JobIx> = node.jobs.iter().copied().collect();
         for ix in jobs {
             self.steps += 1;
-            self.job_hears(ix, id, Said::Down);
+            self.job_hears(ix, id, Said::Down, Some(why.clone()));
         }
     }
 

@@ -2,7 +2,7 @@
 //! (decision 11).
 
 use crate::job::{JobStatus, NodeStatus};
-use crate::message::Tail;
+use crate::message::{Caps, Tail};
 use crate::wire;
 
 use super::planted::PlantedBug;
@@ -48,6 +48,14 @@ impl Server {
                 node.run_on = Some(conn);
                 &job.run
             }
+            ToNode::Cancel(ix) => {
+                let conn = self.nodes.get(&id)?.conn?;
+                let job = self.jobs.get_mut(ix)?;
+                let at = *job.index.get(&id)?;
+                job.nodes.get_mut(at as usize)?.cancel_on = Some(conn);
+                tail = crate::message::ServerMessage::Cancel { job: job.id.clone() }.tail();
+                &tail
+            }
             ToNode::ResultAck(job) => {
                 tail = crate::message::ServerMessage::ResultAck { job: job.clone() }.tail();
                 &tail
@@ -56,7 +64,7 @@ impl Server {
         let node = self.nodes.get_mut(&id)?;
         let conn = node.conn?;
         let session = &self.conns.get(&conn)?.session;
-        Some(seal(node, conn, session, tail, self.now.wall))
+        Some(seal(node, conn, session, (tail, None), self.now.wall))
     }
 
     /// The next commit that still makes sense.
@@ -88,10 +96,14 @@ impl Server {
         if asked.status != NodeStatus::New || !asked.marks.asked || asked.commit_on == Some(conn) {
             return None;
         }
-        let tail = job.commit.as_ref()?;
+        if job.parameters && !node.caps.has(Caps::PARAMS) {
+            return None;
+        }
+        let (tail, extension) = job.commit.as_ref()?;
+        let extension = (job.parameters || node.caps.has(Caps::TIMEOUT)).then_some(extension);
         let session = &self.conns.get(&conn)?.session;
         asked.commit_on = Some(conn);
-        Some(seal(node, conn, session, tail, self.now.wall))
+        Some(seal(node, conn, session, (tail, extension), self.now.wall))
     }
 }
 
@@ -99,10 +111,10 @@ fn seal(
     node: &mut Node,
     conn: ConnId,
     session: &wire::SessionKey,
-    tail: &Tail,
+    (tail, extension): (&Tail, Option<&Tail>),
     at: crate::time::Wall,
 ) -> Output {
     node.sequence += 1;
-    let body = tail.body(node.sequence, at);
+    let body = tail.extended(extension, node.sequence, at);
     Output::Send { conn, header: wire::hmac_header(&session.0, &body), body }
 }

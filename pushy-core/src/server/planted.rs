@@ -29,6 +29,10 @@ pub enum PlantedBug {
     SilenceEndsJob,
     /// `run_timeout` passes unnoticed.
     DeadlineIgnored,
+    /// Whoever is away when its job is cancelled is not told when it is back.
+    CancelForgetsAway,
+    /// A cancel is told to nodes before it is stored.
+    CancelBeforeStored,
 }
 
 impl PlantedBug {
@@ -47,6 +51,8 @@ impl PlantedBug {
         PlantedBug::ReplayAccepted,
         PlantedBug::SilenceEndsJob,
         PlantedBug::DeadlineIgnored,
+        PlantedBug::CancelForgetsAway,
+        PlantedBug::CancelBeforeStored,
     ];
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::ids::NodeRef;
 use crate::job::{Job, JobStatus};
+use crate::reason::{Reason, ReasonCode};
 use crate::time::Millis;
 
 use super::job_state;
@@ -80,7 +81,9 @@ impl Server {
             live.told = told;
         }
         if self.config.on_restart == OnRestart::Crash {
-            self.for_each(ix, job_state::when_given_up);
+            let why = "the server was restarted and gives its jobs up (on_restart)";
+            let why = Reason::new(ReasonCode::ServerGaveUp, why);
+            self.for_each(ix, job_state::when_given_up, Some(&why));
             self.finish(ix, JobStatus::Crashed);
             return;
         }

@@ -5,8 +5,8 @@ use crate::time::Millis;
 
 use super::node_state::NodeEvent;
 use super::planted::PlantedBug;
-use super::tables::{Bulk, Gated, JobIx, Queued, Timer, ToNode};
-use super::{Batch, LogLevel, Output, Record, Server, Ticket};
+use super::tables::{Bulk, Gated, JobIx, NodeId, Queued, Timer, ToNode};
+use super::{Batch, CancelAnswer, LogLevel, Output, Record, Server, Ticket};
 
 /// Between two attempts to store what the store refused.
 const RETRY: Millis = Millis(1000);
@@ -24,7 +24,9 @@ impl Server {
     /// Does something once everything recorded of the job so far is stored.
     pub(super) fn once_stored(&mut self, ix: JobIx, gated: Gated) {
         let hasty = self.planted(PlantedBug::PersistAfterSend)
-            || (self.planted(PlantedBug::ResultAckBeforeStored) && matches!(gated, Gated::ResultAck(_)));
+            || (self.planted(PlantedBug::ResultAckBeforeStored) && matches!(gated, Gated::ResultAck(_)))
+            || (self.planted(PlantedBug::CancelBeforeStored)
+                && matches!(gated, Gated::Cancel { .. } | Gated::Cancelled(..)));
         let now = match self.jobs.get_mut(&ix) {
             Some(job) if !hasty => job.gate.hold(gated),
             _ => Some(gated),
@@ -68,11 +70,11 @@ impl Server {
                     self.send(node, ToNode::Run(ix));
                 }
             }
-            // `abort` names no job: a node that has said yes to another one since is left alone.
-            Gated::Stop(node) if self.does_another(node, ix) => {}
-            Gated::Stop(node) => {
-                self.node_hears(node, NodeEvent::RehabRequest);
-                self.send_waiting_abort(node);
+            Gated::Stop(node) => self.stop(ix, node),
+            Gated::Cancel { node, spared } => self.tell_to_give_up(ix, node, spared),
+            Gated::Cancelled(request, nodes) => {
+                let answer = CancelAnswer::Cancelled(nodes);
+                self.out.push_back(Queued::Ready(Output::CancelAnswer { request, answer }));
             }
             Gated::ResultAck(node) => {
                 let Some(job) = ix.and_then(|ix| self.jobs.get(&ix)) else { return };
@@ -83,6 +85,14 @@ impl Server {
                 self.binding_stored(node, key);
                 self.out.push_back(Queued::Ready(Output::Config { request, body }));
             }
+        }
+    }
+
+    /// `abort` names no job: a node that has said yes to another one since is left alone.
+    pub(super) fn stop(&mut self, ix: Option<JobIx>, node: NodeId) {
+        if !self.does_another(node, ix) {
+            self.node_hears(node, NodeEvent::RehabRequest);
+            self.send_waiting_abort(node);
         }
     }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::event::Event;
 use crate::feed::Frame;
-use crate::ids::{IncarnationId, JobId, NodeRef, OrgId, OrgName};
+use crate::ids::{IncarnationId, JobId, NodeName, NodeRef, OrgId, OrgName};
 use crate::job::{JobStatus, NodeStatus};
-use crate::message::Tail;
+use crate::message::{Caps, Tail};
 use crate::time::{Millis, Wall};
 use crate::wire::SessionKey;
 
@@ -57,6 +57,8 @@ pub(super) struct Node {
     pub(super) incarnation: Option<IncarnationId>,
     /// Whether it repeats results until they are acknowledged; unknown before its first heartbeat.
     pub(super) results: Option<bool>,
+    /// What its last heartbeat announced.
+    pub(super) caps: Caps,
     /// The connection its messages go out on.
     pub(super) conn: Option<ConnId>,
     /// Every accepted connection of it.
@@ -94,6 +96,7 @@ impl Node {
             silent: false,
             incarnation: None,
             results: None,
+            caps: Caps::NONE,
             conn: None,
             conns: BTreeSet::new(),
             life: Millis(0),
@@ -188,6 +191,8 @@ pub(super) struct JobNode {
     pub(super) commit_on: Option<ConnId>,
     /// The connection `run` last went out on.
     pub(super) run_on: Option<ConnId>,
+    /// The connection `cancel` went out on.
+    pub(super) cancel_on: Option<ConnId>,
     /// Since when its heartbeats contradict its status.
     pub(super) odd_since: Option<Millis>,
 }
@@ -231,8 +236,11 @@ pub(super) struct LiveJob {
     pub(super) nodes: Vec<JobNode>,
     pub(super) index: HashMap<NodeId, u32>,
     pub(super) tally: Tally,
-    /// The commit, without what differs between nodes; gone when the vote is over.
-    pub(super) commit: Option<Tail>,
+    /// The commit, without what differs between nodes, and what it has besides for nodes that take it; gone when the
+    /// vote is over.
+    pub(super) commit: Option<(Tail, Tail)>,
+    /// Only nodes that take parameters may be asked.
+    pub(super) parameters: bool,
     pub(super) run: Tail,
     /// How many events its feed has.
     pub(super) told: u64,
@@ -262,6 +270,7 @@ pub(super) enum ToNode {
     Ack,
     Abort,
     Run(JobIx),
+    Cancel(JobIx),
     ResultAck(JobId),
 }
 
@@ -291,6 +300,13 @@ pub(super) enum Gated {
     Run(NodeId),
     /// A node must give up what it does.
     Stop(NodeId),
+    /// A node must give up this job; `spared`: it does another one, so that `abort` would hurt that.
+    Cancel {
+        node: NodeId,
+        spared: bool,
+    },
+    /// The answer to an operator who cancels.
+    Cancelled(RequestId, Vec<NodeName>),
     /// A node's result is kept.
     ResultAck(NodeId),
     /// The answer to a configuration request.

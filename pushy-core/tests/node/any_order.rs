@@ -8,6 +8,7 @@ use pushy_core::job::JobOptions;
 use pushy_core::message::{Commit, ServerMessage};
 use pushy_core::node::job_runner::{Action, Exit, Input as JobInput, JobRunner};
 use pushy_core::node::{Captured, Input, JobSpec, Output, Stage};
+use pushy_core::reason::{Reason, ReasonCode};
 use pushy_core::whitelist::{Allowed, CommandLine};
 
 use crate::lab::{Lab, whitelist};
@@ -21,6 +22,10 @@ fn exited(job: JobId, status: u8) -> JobInput {
     JobInput::Exited { job, exit: Exit::Status(status.into()), stdout, stderr }
 }
 
+fn no() -> Reason {
+    Reason::new(ReasonCode::NoSuchUser, "no")
+}
+
 fn runner_input() -> impl Strategy<Value = JobInput> {
     let job = any::<u8>().prop_map(id);
     let allowed = Allowed {
@@ -31,18 +36,21 @@ fn runner_input() -> impl Strategy<Value = JobInput> {
         dir: None,
         env: Vec::new(),
     };
-    let spec = Box::new(JobSpec { command: "x".into(), allowed, options: JobOptions::default() });
+    let spec =
+        Box::new(JobSpec { command: "x".into(), allowed, options: JobOptions::default(), run_timeout: None });
     prop_oneof![
         4 => (job.clone(), any::<bool>())
-            .prop_map(move |(job, listed)| JobInput::Commit { job, spec: listed.then(|| spec.clone()) }),
+            .prop_map(move |(job, listed)| JobInput::Commit { job, spec: listed.then(|| spec.clone()).ok_or_else(no) }),
         4 => job.clone().prop_map(|job| JobInput::Run { job }),
         1 => Just(JobInput::Abort),
+        1 => job.clone().prop_map(|job| JobInput::Cancel { job }),
+        1 => job.clone().prop_map(|job| JobInput::TimeUp { job }),
         4 => (job.clone(), any::<bool>()).prop_map(|(job, ok)| JobInput::Prepared {
             job,
-            verdict: if ok { Ok(()) } else { Err("no".into()) },
+            verdict: if ok { Ok(()) } else { Err(no()) },
         }),
         3 => job.clone().prop_map(|job| JobInput::Started { job }),
-        1 => job.clone().prop_map(|job| JobInput::StartFailed { job, why: "no".into() }),
+        1 => job.clone().prop_map(|job| JobInput::StartFailed { job, why: no() }),
         2 => (job, any::<u8>()).prop_map(|(job, status)| exited(job, status % 2)),
     ]
 }
@@ -153,17 +161,18 @@ proptest! {
                 }
                 Step::Say(what, job) => {
                     let job = id(job);
-                    let message = match what % 6 {
+                    let message = match what % 7 {
                         0 | 1 => ServerMessage::Commit(Box::new(Commit {
                             job,
                             server: "s".into(),
                             command: if what & 8 == 0 { "ok" } else { "no" }.into(),
                             options: JobOptions::default(),
-                            run_timeout: None,
+                            run_timeout: Some(u32::from(what) % 20),
                         })),
                         2 => ServerMessage::Run { job },
                         3 => ServerMessage::Abort,
                         4 => ServerMessage::Ack,
+                        5 => ServerMessage::Cancel { job },
                         _ => ServerMessage::ResultAck { job },
                     };
                     let frames = lab.frames(&message);

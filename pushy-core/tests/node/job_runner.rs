@@ -6,6 +6,7 @@ use pushy_core::ids::JobId;
 use pushy_core::job::JobOptions;
 use pushy_core::node::job_runner::{Action, Exit, Input, JobRunner, JobSpec, State};
 use pushy_core::node::{Captured, Collector};
+use pushy_core::reason::{Reason, ReasonCode};
 use pushy_core::whitelist::{Allowed, CommandLine};
 
 /// The current job in every state but idle, where it is one never seen.
@@ -30,6 +31,11 @@ enum Kind {
     RunE,
     RunA,
     Abort,
+    CancelJ,
+    CancelO,
+    CancelE,
+    TimeUpJ,
+    TimeUpO,
     PreparedJ,
     PreparedO,
     RefusedJ,
@@ -52,6 +58,8 @@ fn kinds(input: &Input) -> &'static [Kind] {
         Input::Commit { .. } => &[CommitJ, CommitO, CommitUnlisted, CommitE, CommitA],
         Input::Run { .. } => &[RunJ, RunO, RunE, RunA],
         Input::Abort => &[Abort],
+        Input::Cancel { .. } => &[CancelJ, CancelO, CancelE],
+        Input::TimeUp { .. } => &[TimeUpJ, TimeUpO],
         Input::Prepared { .. } => &[PreparedJ, PreparedO, RefusedJ, RefusedO],
         Input::Started { .. } => &[StartedJ, StartedO],
         Input::StartFailed { .. } => &[StartFailedJ, StartFailedO],
@@ -65,6 +73,8 @@ fn all_kinds() -> Vec<Kind> {
         input(CommitJ),
         input(RunJ),
         input(Abort),
+        input(CancelJ),
+        input(TimeUpJ),
         input(PreparedJ),
         input(StartedJ),
         input(StartFailedJ),
@@ -91,11 +101,16 @@ fn spec(capture: bool) -> Box<JobSpec> {
         command: "true".into(),
         allowed,
         options: JobOptions { capture, ..JobOptions::default() },
+        run_timeout: None,
     })
 }
 
+fn no() -> Reason {
+    Reason::new(ReasonCode::NoSuchUser, "no")
+}
+
 fn input(kind: Kind) -> Input {
-    let commit = |job| Input::Commit { job: id(job), spec: Some(spec(false)) };
+    let commit = |job| Input::Commit { job: id(job), spec: Ok(spec(false)) };
     let exited = |job, exit| Input::Exited {
         job: id(job),
         exit,
@@ -105,7 +120,9 @@ fn input(kind: Kind) -> Input {
     match kind {
         CommitJ => commit(J),
         CommitO => commit(O),
-        CommitUnlisted => Input::Commit { job: id(O), spec: None },
+        CommitUnlisted => {
+            Input::Commit { job: id(O), spec: Err(Reason::new(ReasonCode::NotWhitelisted, "not listed")) }
+        }
         CommitE => commit(E),
         CommitA => commit(A),
         RunJ => Input::Run { job: id(J) },
@@ -113,14 +130,19 @@ fn input(kind: Kind) -> Input {
         RunE => Input::Run { job: id(E) },
         RunA => Input::Run { job: id(A) },
         Abort => Input::Abort,
+        CancelJ => Input::Cancel { job: id(J) },
+        CancelO => Input::Cancel { job: id(O) },
+        CancelE => Input::Cancel { job: id(E) },
+        TimeUpJ => Input::TimeUp { job: id(J) },
+        TimeUpO => Input::TimeUp { job: id(O) },
         PreparedJ => Input::Prepared { job: id(J), verdict: Ok(()) },
         PreparedO => Input::Prepared { job: id(O), verdict: Ok(()) },
-        RefusedJ => Input::Prepared { job: id(J), verdict: Err("no".into()) },
-        RefusedO => Input::Prepared { job: id(O), verdict: Err("no".into()) },
+        RefusedJ => Input::Prepared { job: id(J), verdict: Err(no()) },
+        RefusedO => Input::Prepared { job: id(O), verdict: Err(no()) },
         StartedJ => Input::Started { job: id(J) },
         StartedO => Input::Started { job: id(O) },
-        StartFailedJ => Input::StartFailed { job: id(J), why: "no".into() },
-        StartFailedO => Input::StartFailed { job: id(O), why: "no".into() },
+        StartFailedJ => Input::StartFailed { job: id(J), why: no() },
+        StartFailedO => Input::StartFailed { job: id(O), why: no() },
         Exited0J => exited(J, Exit::Status(0)),
         Exited1J => exited(J, Exit::Status(1)),
         KilledJ => exited(J, Exit::Signal(9)),
@@ -141,10 +163,11 @@ fn show(action: &Action) -> String {
         Action::AckCommit(job) => format!("ack_commit {}", name(job)),
         Action::NackCommit(job, _) => format!("nack_commit {}", name(job)),
         Action::AckRun(job) => format!("ack_run {}", name(job)),
-        Action::NackRun(job) => format!("nack_run {}", name(job)),
-        Action::Aborted(job) => format!("aborted {}", job.as_ref().map_or("none", name)),
-        Action::Finished { job, succeeded: true, .. } => format!("succeeded {}", name(job)),
-        Action::Finished { job, succeeded: false, .. } => format!("failed {}", name(job)),
+        Action::NackRun(job, _) => format!("nack_run {}", name(job)),
+        Action::Aborted(job, _) => format!("aborted {}", job.as_ref().map_or("none", name)),
+        Action::Limit(job, after) => format!("limit {} {}", name(job), after.0),
+        Action::Finished { job, failure: None, .. } => format!("succeeded {}", name(job)),
+        Action::Finished { job, failure: Some(_), .. } => format!("failed {}", name(job)),
         Action::ResendResult(job) => format!("result {}", name(job)),
         Action::Prepare(job, _) => format!("prepare {}", name(job)),
         Action::Release(job) => format!("release {}", name(job)),
@@ -174,6 +197,7 @@ fn at(state: State) -> JobRunner {
         State::Starting => &[CommitJ, PreparedJ, RunJ],
         State::Running => &[CommitJ, PreparedJ, RunJ, StartedJ],
         State::Stopping => &[CommitJ, PreparedJ, RunJ, StartedJ, Abort],
+        State::Expiring => &[CommitJ, PreparedJ, RunJ, StartedJ, TimeUpJ],
     };
     for kind in way {
         feed(&mut runner, *kind);
@@ -182,7 +206,7 @@ fn at(state: State) -> JobRunner {
     runner
 }
 
-use State::{Committed, Idle, Preparing, Running, Starting, Stopping};
+use State::{Committed, Expiring, Idle, Preparing, Running, Starting, Stopping};
 
 #[rustfmt::skip]
 const TABLE: &[(State, Kind, State, &str)] = &[
@@ -197,6 +221,12 @@ const TABLE: &[(State, Kind, State, &str)] = &[
     (Idle, RunE, Idle, "result E"),
     (Idle, RunA, Idle, "nack_run A"),
     (Idle, Abort, Idle, "aborted none"),
+    // The server can stop waiting for what is not here, or not any more.
+    (Idle, CancelJ, Idle, "aborted J"),
+    (Idle, CancelO, Idle, "aborted O"),
+    (Idle, CancelE, Idle, "aborted E"),
+    (Idle, TimeUpJ, Idle, "ignored"),
+    (Idle, TimeUpO, Idle, "ignored"),
     (Idle, PreparedJ, Idle, "release J"),
     (Idle, PreparedO, Idle, "release O"),
     (Idle, RefusedJ, Idle, "ignored"),
@@ -221,6 +251,11 @@ const TABLE: &[(State, Kind, State, &str)] = &[
     (Preparing, RunE, Preparing, "result E"),
     (Preparing, RunA, Preparing, "nack_run A"),
     (Preparing, Abort, Idle, "release J, aborted J"),
+    (Preparing, CancelJ, Idle, "release J, aborted J"),
+    (Preparing, CancelO, Preparing, "aborted O"),
+    (Preparing, CancelE, Preparing, "aborted E"),
+    (Preparing, TimeUpJ, Preparing, "ignored"),
+    (Preparing, TimeUpO, Preparing, "ignored"),
     (Preparing, PreparedJ, Committed, "ack_commit J"),
     (Preparing, PreparedO, Preparing, "release O"),
     (Preparing, RefusedJ, Idle, "nack_commit J"),
@@ -245,6 +280,11 @@ const TABLE: &[(State, Kind, State, &str)] = &[
     (Committed, RunE, Committed, "result E"),
     (Committed, RunA, Committed, "nack_run A"),
     (Committed, Abort, Idle, "release J, aborted J"),
+    (Committed, CancelJ, Idle, "release J, aborted J"),
+    (Committed, CancelO, Committed, "aborted O"),
+    (Committed, CancelE, Committed, "aborted E"),
+    (Committed, TimeUpJ, Committed, "ignored"),
+    (Committed, TimeUpO, Committed, "ignored"),
     (Committed, PreparedJ, Committed, "ignored"),
     (Committed, PreparedO, Committed, "release O"),
     (Committed, RefusedJ, Committed, "ignored"),
@@ -269,6 +309,11 @@ const TABLE: &[(State, Kind, State, &str)] = &[
     (Starting, RunE, Starting, "result E"),
     (Starting, RunA, Starting, "nack_run A"),
     (Starting, Abort, Stopping, "kill J"),
+    (Starting, CancelJ, Stopping, "kill J"),
+    (Starting, CancelO, Starting, "aborted O"),
+    (Starting, CancelE, Starting, "aborted E"),
+    (Starting, TimeUpJ, Starting, "ignored"),
+    (Starting, TimeUpO, Starting, "ignored"),
     (Starting, PreparedJ, Starting, "ignored"),
     (Starting, PreparedO, Starting, "release O"),
     (Starting, RefusedJ, Starting, "ignored"),
@@ -293,6 +338,11 @@ const TABLE: &[(State, Kind, State, &str)] = &[
     (Running, RunE, Running, "result E"),
     (Running, RunA, Running, "nack_run A"),
     (Running, Abort, Stopping, "kill J"),
+    (Running, CancelJ, Stopping, "kill J"),
+    (Running, CancelO, Running, "aborted O"),
+    (Running, CancelE, Running, "aborted E"),
+    (Running, TimeUpJ, Expiring, "kill J"),
+    (Running, TimeUpO, Running, "ignored"),
     (Running, PreparedJ, Running, "ignored"),
     (Running, PreparedO, Running, "release O"),
     (Running, RefusedJ, Running, "ignored"),
@@ -317,6 +367,11 @@ const TABLE: &[(State, Kind, State, &str)] = &[
     (Stopping, RunE, Stopping, "result E"),
     (Stopping, RunA, Stopping, "nack_run A"),
     (Stopping, Abort, Stopping, "ignored"),
+    (Stopping, CancelJ, Stopping, "ignored"),
+    (Stopping, CancelO, Stopping, "aborted O"),
+    (Stopping, CancelE, Stopping, "aborted E"),
+    (Stopping, TimeUpJ, Stopping, "ignored"),
+    (Stopping, TimeUpO, Stopping, "ignored"),
     (Stopping, PreparedJ, Stopping, "ignored"),
     (Stopping, PreparedO, Stopping, "release O"),
     (Stopping, RefusedJ, Stopping, "ignored"),
@@ -330,6 +385,35 @@ const TABLE: &[(State, Kind, State, &str)] = &[
     (Stopping, KilledJ, Idle, "aborted J"),
     (Stopping, ExitedO, Stopping, "ignored"),
     (Stopping, Stop, Stopping, "ignored"),
+    // Its time is up: for the server it still runs, and its end is a result like any other. An order to end it counts more.
+    (Expiring, CommitJ, Expiring, "ack_commit J"),
+    (Expiring, CommitO, Expiring, "nack_commit O"),
+    (Expiring, CommitUnlisted, Expiring, "nack_commit O"),
+    (Expiring, CommitE, Expiring, "nack_commit E"),
+    (Expiring, CommitA, Expiring, "nack_commit A"),
+    (Expiring, RunJ, Expiring, "ack_run J"),
+    (Expiring, RunO, Expiring, "nack_run O"),
+    (Expiring, RunE, Expiring, "result E"),
+    (Expiring, RunA, Expiring, "nack_run A"),
+    (Expiring, Abort, Stopping, "ignored"),
+    (Expiring, CancelJ, Stopping, "ignored"),
+    (Expiring, CancelO, Expiring, "aborted O"),
+    (Expiring, CancelE, Expiring, "aborted E"),
+    (Expiring, TimeUpJ, Expiring, "ignored"),
+    (Expiring, TimeUpO, Expiring, "ignored"),
+    (Expiring, PreparedJ, Expiring, "ignored"),
+    (Expiring, PreparedO, Expiring, "release O"),
+    (Expiring, RefusedJ, Expiring, "ignored"),
+    (Expiring, RefusedO, Expiring, "ignored"),
+    (Expiring, StartedJ, Expiring, "ignored"),
+    (Expiring, StartedO, Expiring, "ignored"),
+    (Expiring, StartFailedJ, Expiring, "ignored"),
+    (Expiring, StartFailedO, Expiring, "ignored"),
+    (Expiring, Exited0J, Idle, "failed J"),
+    (Expiring, Exited1J, Idle, "failed J"),
+    (Expiring, KilledJ, Idle, "failed J"),
+    (Expiring, ExitedO, Expiring, "ignored"),
+    (Expiring, Stop, Stopping, "ignored"),
 ];
 
 #[test]
@@ -376,6 +460,7 @@ fn a_job_is_announced_from_its_vote_to_its_end() {
         (Starting, (JobState::Running, Some(J))),
         (Running, (JobState::Running, Some(J))),
         (Stopping, (JobState::Running, Some(J))),
+        (Expiring, (JobState::Running, Some(J))),
     ] {
         let runner = at(state);
         let (announced, job) = runner.announced();
@@ -390,12 +475,12 @@ fn options_belong_to_the_commit_that_was_accepted() {
     let mut actions = Vec::new();
     let mut wanted = spec(true);
     wanted.options.user = Some("alice".into());
-    runner.handle(Input::Commit { job: id(J), spec: Some(wanted.clone()) }, &mut actions);
+    runner.handle(Input::Commit { job: id(J), spec: Ok(wanted.clone()) }, &mut actions);
     runner.handle(input(PreparedJ), &mut actions);
     for job in [J, O] {
         let mut other = spec(false);
         other.options.user = Some("root".into());
-        runner.handle(Input::Commit { job: id(job), spec: Some(other) }, &mut actions);
+        runner.handle(Input::Commit { job: id(job), spec: Ok(other) }, &mut actions);
     }
     actions.clear();
     runner.handle(input(RunJ), &mut actions);
@@ -412,7 +497,7 @@ fn output_follows_capture() {
         for starts in [false, true] {
             let mut runner = JobRunner::new();
             let mut actions = Vec::new();
-            runner.handle(Input::Commit { job: id(J), spec: Some(spec(capture)) }, &mut actions);
+            runner.handle(Input::Commit { job: id(J), spec: Ok(spec(capture)) }, &mut actions);
             runner.handle(input(PreparedJ), &mut actions);
             runner.handle(input(RunJ), &mut actions);
             if starts {
@@ -423,10 +508,10 @@ fn output_follows_capture() {
             } else {
                 runner.handle(input(StartFailedJ), &mut actions);
             }
-            let Some(Action::Finished { succeeded, output, .. }) = actions.last() else {
+            let Some(Action::Finished { failure, output, .. }) = actions.last() else {
                 panic!("{actions:?}")
             };
-            assert_eq!(*succeeded, starts);
+            assert_eq!(failure.is_none(), starts);
             let expected = if starts {
                 (stdout.clone(), Captured::default())
             } else {
@@ -434,5 +519,59 @@ fn output_follows_capture() {
             };
             assert_eq!(*output, capture.then_some(expected));
         }
+    }
+}
+
+/// Whatever is refused, given up or failed says why.
+#[test]
+fn every_no_has_its_reason() {
+    let check = |state: State, kind: Kind, expected: &str| {
+        let mut actions = Vec::new();
+        at(state).handle(input(kind), &mut actions);
+        let told = actions.iter().find_map(|action| match action {
+            Action::NackCommit(_, why) | Action::NackRun(_, why) => Some(Some(why)),
+            Action::Aborted(_, why) => Some(why.as_ref()),
+            Action::Finished { failure, .. } => Some(failure.as_ref()),
+            _ => None,
+        });
+        let told = told.unwrap_or_else(|| panic!("{state:?}, {kind:?}: {actions:?}"));
+        let told = told.map_or_else(String::new, |why| format!("{}: {why}", why.code()));
+        assert_eq!(told, expected, "{state:?}, {kind:?}");
+    };
+    check(Idle, CommitUnlisted, "not_whitelisted: not listed");
+    check(Idle, CommitE, "refused: the job has already ended here");
+    check(Running, CommitO, &format!("busy: busy with job {J}"));
+    check(Expiring, CommitUnlisted, &format!("busy: busy with job {J}"));
+    check(Stopping, CommitJ, "refused: the job is being aborted");
+    check(Preparing, RefusedJ, "no_such_user: no");
+    check(Committed, RunO, "run_refused: the job is not committed here");
+    check(Committed, Abort, "");
+    check(Committed, CancelJ, "cancelled: cancelled");
+    check(Committed, Stop, "shutting_down: the agent is being stopped");
+    check(Starting, StartFailedJ, "no_such_user: cannot start: no");
+    check(Running, Exited0J, "");
+    check(Running, Exited1J, "exit: exit status 1");
+    check(Running, KilledJ, "signal: killed by signal 9");
+    check(Expiring, Exited0J, "timed_out: ended after 0 s (run_timeout)");
+    check(Stopping, KilledJ, "");
+    let mut actions = Vec::new();
+    let mut stopped = JobRunner::new();
+    stopped.handle(input(Stop), &mut actions);
+    stopped.handle(input(CommitJ), &mut actions);
+    let Some(Action::NackCommit(_, why)) = actions.last() else { panic!("{actions:?}") };
+    assert_eq!(why.code(), ReasonCode::ShuttingDown);
+}
+
+/// The clock of `run_timeout` starts with the process; without a limit there is none.
+#[test]
+fn a_limit_is_set_when_the_process_exists() {
+    for (run_timeout, expected) in [(None, "ack_run J"), (Some(7), "ack_run J, limit J 7000")] {
+        let mut runner = JobRunner::new();
+        let mut actions = Vec::new();
+        let spec = Box::new(JobSpec { run_timeout, ..*spec(false) });
+        runner.handle(Input::Commit { job: id(J), spec: Ok(spec) }, &mut actions);
+        runner.handle(input(PreparedJ), &mut actions);
+        runner.handle(input(RunJ), &mut actions);
+        assert_eq!(feed(&mut runner, StartedJ), expected);
     }
 }

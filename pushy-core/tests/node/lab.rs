@@ -105,6 +105,8 @@ pub(crate) struct Lab {
     pub(crate) heartbeat: u64,
     /// The key of the last fetch.
     pub(crate) announced: Option<CurveKey>,
+    /// What commits say of it.
+    pub(crate) run_timeout: Option<u32>,
 }
 
 pub(crate) fn whitelist() -> Whitelist {
@@ -131,7 +133,15 @@ impl Lab {
         };
         let now = Now { mono: Millis(1_000), wall: Wall::from_secs(START) };
         let node = Node::new(settings, restored, Box::new(ChaCha8Rng::seed_from_u64(3)), now);
-        Lab { node, server: Server::new(0), now, command: 0, heartbeat: 0, announced: None }
+        Lab {
+            node,
+            server: Server::new(0),
+            now,
+            command: 0,
+            heartbeat: 0,
+            announced: None,
+            run_timeout: None,
+        }
     }
 
     /// Connected, proved and idle.
@@ -233,8 +243,13 @@ impl Lab {
     }
 
     pub(crate) fn commit(&mut self, command: &str, options: JobOptions) -> Vec<Output> {
-        let commit =
-            Commit { job: job(), server: "push".into(), command: command.into(), options, run_timeout: None };
+        let commit = Commit {
+            job: job(),
+            server: "push".into(),
+            command: command.into(),
+            options,
+            run_timeout: self.run_timeout,
+        };
         self.say(&ServerMessage::Commit(Box::new(commit)))
     }
 
@@ -267,5 +282,11 @@ fn type_of(message: &FromNode<'_>) -> String {
 }
 
 pub(crate) fn kept(succeeded: bool) -> KeptResult {
-    KeptResult { job: job(), succeeded, stdout: Some("out".into()), stderr: Some(String::new()) }
+    KeptResult {
+        job: job(),
+        succeeded,
+        stdout: Some("out".into()),
+        stderr: Some(String::new()),
+        reason: None,
+    }
 }

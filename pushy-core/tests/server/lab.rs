@@ -13,8 +13,8 @@ use pushy_core::message::{
 };
 use pushy_core::node_config::NodeConfig;
 use pushy_core::server::{
-    Binding, ConnId, CurveKey, FeedEnd, Input, LogEntry, NodeState, Output, Record, RequestId, Restored,
-    Server, ServerConfig, ServerKeys, Ticket,
+    Binding, CancelAnswer, ConnId, CurveKey, FeedEnd, Input, LogEntry, NodeState, Output, Record, RequestId,
+    Restored, Server, ServerConfig, ServerKeys, Ticket,
 };
 use pushy_core::time::{Millis, Now, Wall};
 use pushy_core::wire::{self, SessionKey};
@@ -406,9 +406,13 @@ impl Lab {
                     found.updated_at = *updated_at;
                     found.deadline = *deadline;
                 }
-                Record::NodeStatus { job, node, status, .. } if job == id => {
-                    let nodes = &mut found.as_mut().unwrap().nodes;
-                    nodes.iter_mut().find(|(n, _)| n == node).unwrap().1 = *status;
+                Record::NodeStatus { job, node, status, reason, .. } if job == id => {
+                    let found = found.as_mut().unwrap();
+                    found.nodes.iter_mut().find(|(n, _)| n == node).unwrap().1 = *status;
+                    match reason {
+                        Some(reason) => found.reasons.insert(node.clone(), reason.clone()),
+                        None => found.reasons.remove(node),
+                    };
                 }
                 _ => {}
             }
@@ -423,6 +427,28 @@ impl Lab {
     pub(crate) fn node_status(&self, id: &JobId, node: &str) -> NodeStatus {
         let job = self.stored(id).expect("job not stored");
         job.nodes.iter().find(|(n, _)| n.as_str() == node).expect("no such node").1
+    }
+
+    /// Why a node did not do its part, as `code: text`; empty: nothing is kept.
+    pub(crate) fn reason(&self, id: &JobId, node: &str) -> String {
+        let job = self.stored(id).expect("job not stored");
+        let reason = job.reasons.get(&NodeName::new(node).unwrap());
+        reason.map_or_else(String::new, |why| format!("{}: {why}", why.code()))
+    }
+
+    /// Cancels a job, or these nodes of it.
+    pub(crate) fn cancel(&mut self, job: &JobId, nodes: &[&str]) -> Option<CancelAnswer> {
+        let request = self.next_request();
+        let nodes = nodes.iter().map(|n| NodeName::new(n).unwrap()).collect();
+        self.handle(Input::CancelJob { request, org: org(), job: job.clone(), nodes, by: "ann".into() });
+        self.cancel_answer(request)
+    }
+
+    pub(crate) fn cancel_answer(&self, request: RequestId) -> Option<CancelAnswer> {
+        self.outputs.iter().find_map(|o| match o {
+            Output::CancelAnswer { request: r, answer } if *r == request => Some(answer.clone()),
+            _ => None,
+        })
     }
 
     /// What a restart would find.

@@ -1,6 +1,7 @@
 //! The server machine as a whole: jobs, nodes, bindings, durability, restart, replay, costs.
 
 mod bindings;
+mod cancel;
 mod chaos;
 mod costs;
 mod durability;
@@ -8,5 +9,6 @@ mod jobs;
 mod lab;
 mod no_panic;
 mod nodes;
+mod reasons;
 mod resync;
 mod trouble;

@@ -37,6 +37,8 @@ pub(crate) enum Failure {
     NotItself,
     /// Refused with this status and text.
     Refused(StatusCode, String),
+    /// The same of a resource of our own: the text stands by itself, not in a list.
+    Told(StatusCode, String),
     /// Not authenticated, not allowed, or no such organization.
     Auth(AuthError),
     /// The Chef server behind this one cannot be asked (502).
@@ -76,6 +78,7 @@ impl Failure {
             Failure::BadKey => text(StatusCode::UNAUTHORIZED, "Bad ccpk"),
             Failure::NotItself => text(StatusCode::FORBIDDEN, "Client and node name must match"),
             Failure::Refused(status, why) => text(status, &why),
+            Failure::Told(status, why) => (status, json!({ "error": why }), None),
             Failure::Auth(error) => {
                 let status =
                     StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -6,11 +6,11 @@ use axum::http::{HeaderName, HeaderValue, Response, header};
 use pushy_core::feed::Frame;
 use pushy_core::ids::{JobId, OrgId};
 
-use super::Api;
 use super::auth::Caller;
 use super::error::Failure;
 use super::jobs::unreadable;
 use super::negotiate;
+use super::{Api, wants_detail};
 use crate::clock;
 use crate::feeds::JobFeed;
 
@@ -49,7 +49,7 @@ fn in_memory(
     expected: bool,
 ) -> Result<Option<Response<Body>>, Failure> {
     match api.feeds.job(org, id, last_event_id(parts), expected) {
-        JobFeed::Open(body) => Ok(Some(event_stream(Body::new(body)))),
+        JobFeed::Open(body) => Ok(Some(event_stream(Body::new(body.with_detail(wants_detail(parts)))))),
         JobFeed::Unknown => Ok(None),
         JobFeed::Stopping => Err(stopping()),
     }

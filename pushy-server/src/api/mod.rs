@@ -1,6 +1,7 @@
 //! The REST API: routes, methods, limits; every request goes through the checks of 2.1 in their order.
 
 mod auth;
+mod cancel;
 mod config;
 pub(crate) mod detail;
 mod error;
@@ -69,6 +70,7 @@ enum Resource<'a> {
     Config { org: &'a str, node: &'a str },
     Jobs { org: &'a str },
     Job { org: &'a str, id: &'a str },
+    Cancel { org: &'a str, id: &'a str },
     Output { org: &'a str, id: &'a str, node: &'a str, stderr: bool },
     NodeStates { org: &'a str },
     NodeState { org: &'a str, node: &'a str },
@@ -108,6 +110,7 @@ impl<'a> Resource<'a> {
             ["organizations", org, "pushy", "config", node] => Resource::Config { org, node },
             ["organizations", org, "pushy", "jobs"] => Resource::Jobs { org },
             ["organizations", org, "pushy", "jobs", id] => Resource::Job { org, id },
+            ["organizations", org, "pushy", "jobs", id, "cancel"] => Resource::Cancel { org, id },
             ["organizations", org, "pushy", "jobs", id, "output", node, channel @ ("stdout" | "stderr")] => {
                 Resource::Output { org, id, node, stderr: channel == "stderr" }
             }
@@ -131,6 +134,7 @@ impl<'a> Resource<'a> {
         match self {
             Resource::Jobs { .. } | Resource::Search { .. } => "POST, GET",
             Resource::Publish { .. } => "PUT",
+            Resource::Cancel { .. } => "POST",
             Resource::Status
             | Resource::Health
             | Resource::Ready
@@ -154,6 +158,7 @@ impl<'a> Resource<'a> {
             Resource::Config { org, .. }
             | Resource::Jobs { org }
             | Resource::Job { org, .. }
+            | Resource::Cancel { org, .. }
             | Resource::Output { org, .. }
             | Resource::NodeStates { org }
             | Resource::NodeState { org, .. }
@@ -179,6 +184,7 @@ impl Resource<'_> {
             Resource::Config { .. } => "config",
             Resource::Jobs { .. } => "jobs",
             Resource::Job { .. } => "job",
+            Resource::Cancel { .. } => "cancel",
             Resource::Output { .. } => "output",
             Resource::NodeStates { .. } => "node_states",
             Resource::NodeState { .. } => "node_state",
@@ -229,8 +235,12 @@ async fn answer(
     let resource = resource.ok_or(Failure::NotFound)?;
     let write = match (&parts.method, resource) {
         (&Method::PUT, Resource::Publish { .. }) => true,
-        (&Method::GET, resource) if !matches!(resource, Resource::Publish { .. }) => false,
-        (&Method::POST, Resource::Jobs { .. } | Resource::Search { .. }) => true,
+        (&Method::GET, resource)
+            if !matches!(resource, Resource::Publish { .. } | Resource::Cancel { .. }) =>
+        {
+            false
+        }
+        (&Method::POST, Resource::Jobs { .. } | Resource::Cancel { .. } | Resource::Search { .. }) => true,
         (
             &(Method::GET
             | Method::HEAD
@@ -275,6 +285,7 @@ async fn answer(
             None => jobs::list(api, parts, caller).await,
         },
         Resource::Job { id, .. } => jobs::get(api, parts, caller, id).await,
+        Resource::Cancel { id, .. } => cancel::post(api, parts, caller, id, &body).await,
         Resource::Output { id, node, stderr, .. } => jobs::output(api, parts, caller, id, node, stderr).await,
         Resource::NodeStates { .. } => node_states::list(api, parts, caller).await,
         Resource::NodeState { node, .. } => node_states::get(api, parts, caller, node).await,
@@ -333,6 +344,8 @@ mod tests {
         check("/organizations/a/pushy/config/n", Some(Resource::Config { org: "a", node: "n" }));
         check("/organizations/a/pushy/config/n%2D1/", Some(Resource::Config { org: "a", node: "n%2D1" }));
         check("/organizations/a/pushy/jobs/", Some(Resource::Jobs { org: "a" }));
+        check("/organizations/a/pushy/jobs/1/cancel", Some(Resource::Cancel { org: "a", id: "1" }));
+        check("/organizations/a/pushy/jobs/1/cancel/n", None);
         check("/organizations/a/pushy/jobs/1/output/n/stdin", None);
         check(
             "/organizations/a/pushy/jobs/1/output/n/stderr",

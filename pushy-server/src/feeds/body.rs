@@ -36,6 +36,7 @@ pub struct FeedBody {
     /// The position of the next event.
     next: u64,
     queue: VecDeque<Bytes>,
+    detail: bool,
     keep_alive: Pin<Box<Sleep>>,
     period: Duration,
 }
@@ -45,7 +46,16 @@ impl FeedBody {
     pub(super) fn new(log: Arc<Log>, next: u64, before: Option<Bytes>, period: Duration) -> FeedBody {
         let place = log.join();
         let queue = before.into_iter().collect();
-        FeedBody { log, place, next, queue, keep_alive: Box::pin(tokio::time::sleep(period)), period }
+        let keep_alive = Box::pin(tokio::time::sleep(period));
+        FeedBody { log, place, next, queue, detail: false, keep_alive, period }
+    }
+
+    /// With members that the original does not have (decision 20).
+    #[must_use]
+    pub fn with_detail(self, detail: bool) -> FeedBody {
+        let mut this = self;
+        this.detail = detail;
+        this
     }
 
     fn silence_begins(&mut self) {
@@ -60,7 +70,8 @@ impl HttpBody for FeedBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
         let this = self.get_mut();
         if this.queue.is_empty() {
-            match this.log.take(this.place, this.next, QUEUE, &mut this.queue, cx.waker()) {
+            let how = (QUEUE, this.detail);
+            match this.log.take(this.place, this.next, how, &mut this.queue, cx.waker()) {
                 Taken::Some => this.next += this.queue.len() as u64,
                 Taken::Nothing => {
                     std::task::ready!(this.keep_alive.as_mut().poll(cx));

@@ -9,6 +9,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use axum::body::Bytes;
+use pushy_core::feed::Frame;
 
 /// Everything of a feed that can still be asked for. Positions count all events from 0, also those forgotten.
 #[derive(Debug)]
@@ -20,13 +21,38 @@ pub(super) struct Log {
 struct Inside {
     /// The position of the oldest event that is remembered.
     first: u64,
-    events: VecDeque<(Instant, Bytes)>,
+    events: VecDeque<(Instant, Piece)>,
     bytes: usize,
     over: bool,
     /// By listener: how to wake it when there is something to take.
     waiting: Vec<Option<Waker>>,
     /// Places in `waiting` that belong to nobody.
     free: Vec<usize>,
+}
+
+/// One event, as most listeners get it and, where that differs, as those do who ask for details.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    plain: Bytes,
+    detail: Option<Bytes>,
+}
+
+impl Piece {
+    fn of(&self, detail: bool) -> Bytes {
+        self.detail.as_ref().filter(|_| detail).unwrap_or(&self.plain).clone()
+    }
+
+    fn len(&self) -> usize {
+        self.plain.len() + self.detail.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+impl From<Frame> for Piece {
+    fn from(frame: Frame) -> Piece {
+        let has_more = frame.detailed().len() > frame.as_bytes().len();
+        let detail = has_more.then(|| Bytes::copy_from_slice(frame.detailed()));
+        Piece { plain: Bytes::from_owner(frame), detail }
+    }
 }
 
 /// What a listener finds at its place.
@@ -54,7 +80,8 @@ impl Log {
     }
 
     /// Adds an event that is remembered until then; answers its position.
-    pub(super) fn push(&self, until: Instant, event: Bytes) -> u64 {
+    pub(super) fn push(&self, until: Instant, event: impl Into<Piece>) -> u64 {
+        let event = event.into();
         let mut inside = self.lock();
         let position = inside.end();
         inside.bytes += event.len();
@@ -97,7 +124,7 @@ impl Log {
 
     /// The oldest event that is remembered.
     pub(super) fn oldest(&self) -> Option<Bytes> {
-        self.lock().events.front().map(|(_, event)| event.clone())
+        self.lock().events.front().map(|(_, event)| event.plain.clone())
     }
 
     /// A place to be woken at.
@@ -121,12 +148,12 @@ impl Log {
         }
     }
 
-    /// Moves up to `most` events from `position` on into `queue`.
+    /// Moves up to `most` events from `position` on into `queue`, with `detail` as those who ask for details get them.
     pub(super) fn take(
         &self,
         place: usize,
         position: u64,
-        most: usize,
+        (most, detail): (usize, bool),
         queue: &mut VecDeque<Bytes>,
         waker: &Waker,
     ) -> Taken {
@@ -135,7 +162,7 @@ impl Log {
         let before = queue.len();
         // Positions within a log fit: it is in memory.
         queue.extend(
-            inside.events.range(as_index(skip, inside.events.len())..).take(most).map(|e| e.1.clone()),
+            inside.events.range(as_index(skip, inside.events.len())..).take(most).map(|e| e.1.of(detail)),
         );
         if queue.len() > before {
             return Taken::Some;
@@ -187,14 +214,14 @@ mod tests {
         let log = Log::new(5);
         let start = Instant::now();
         for number in 0..10u8 {
-            let position =
-                log.push(start + Duration::from_secs(u64::from(number)), Bytes::from(vec![number; 10]));
+            let event = Piece { plain: Bytes::from(vec![number; 10]), detail: None };
+            let position = log.push(start + Duration::from_secs(u64::from(number)), event);
             assert_eq!(position, 5 + u64::from(number));
         }
         let place = log.join();
         let take = |position, most| {
             let mut queue = VecDeque::new();
-            let taken = log.take(place, position, most, &mut queue, Waker::noop());
+            let taken = log.take(place, position, (most, false), &mut queue, Waker::noop());
             (taken, queue.iter().map(|event| event[0]).collect::<Vec<_>>())
         };
         assert_eq!(take(5, 3), (Taken::Some, vec![0, 1, 2]));

@@ -110,7 +110,7 @@ impl Hub {
             }
             let log = Log::new(0);
             for frame in frames {
-                log.push(here, Bytes::from_owner(frame));
+                log.push(here, frame);
             }
             if let Some(age) = ended {
                 log.end();
@@ -153,7 +153,7 @@ impl Hub {
             Entry::Occupied(known) => Arc::clone(&known.get().1),
             Entry::Vacant(new) => Arc::clone(&new.insert((org, Arc::new(Log::new(0)))).1),
         };
-        log.push(now, Bytes::from_owner(frame));
+        log.push(now, frame);
         if matches!(event, Event::JobComplete { .. }) {
             log.end();
             if state.lingering.is_empty() {
@@ -279,7 +279,7 @@ impl State {
         let at = Wall(at.0.max(feed.last.0.saturating_add(1)));
         feed.last = at;
         let (_, end, _) = feed.log.span();
-        feed.log.push(until, Bytes::from_owner(frame.of_organization(first_number + end, job, at)));
+        feed.log.push(until, frame.of_organization(first_number + end, job, at));
         &feed.log
     }
 }

@@ -99,6 +99,7 @@ pub(crate) const ROUTES: &[&str] = &[
     "config",
     "jobs",
     "job",
+    "cancel",
     "output",
     "node_states",
     "node_state",
@@ -138,6 +139,7 @@ const RUNS: &[&str] = &[
     "run_nacked",
     "run_nacked_while_running",
     "client_died_while_running",
+    "aborted",
     "other",
 ];
 

@@ -145,7 +145,7 @@ pub(super) fn of_record<'a>(record: &'a Record, each: &mut dyn FnMut(Statement<'
                 (*first as i64).into(),
                 ((first + frames.len().saturating_sub(1) as u64) as i64).into(),
                 at.0.into(),
-                Value::Bytes(Cow::Owned(frames.iter().map(Frame::as_bytes).collect::<Vec<_>>().concat())),
+                Value::Bytes(Cow::Owned(frames.iter().map(Frame::detailed).collect::<Vec<_>>().concat())),
             ],
             false,
         ),

@@ -1,6 +1,7 @@
 //! The server in one process on free ports: REST, operator's commands, store, start and stop.
 
 mod admin;
+mod cancel;
 mod detail;
 mod doctor;
 #[path = "../../../tests/draft.rs"]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use pushy_core::ids::{IncarnationId, JobId, NodeName, OrgName};
-use pushy_core::message::{Captured, JobRef, JobState, NodeIdentity, NodeMessage};
+use pushy_core::message::{Caps, Captured, JobRef, JobState, NodeIdentity, NodeMessage};
 use pushy_core::node_config::NodeConfig;
 use pushy_core::time::{Millis, Wall};
 use pushy_core::wire::{SessionKey, hmac_header};
@@ -22,6 +22,8 @@ pub(crate) struct Puppet {
     config: NodeConfig,
     session: SessionKey,
     pub(crate) identity: NodeIdentity,
+    /// What the heartbeats of its next connection announce.
+    pub(crate) caps: Option<Caps>,
 }
 
 /// A connection to the command port.
@@ -33,6 +35,8 @@ pub(crate) struct Line {
     sequence: u64,
     /// Its clock against the server's, in seconds.
     pub(crate) clock: i64,
+    /// What its heartbeats announce; nothing, as an original, unless a test says otherwise.
+    pub(crate) caps: Option<Caps>,
     happened: VecDeque<Event>,
 }
 
@@ -70,7 +74,7 @@ impl Puppet {
             client: "puppet".into(),
             incarnation: IncarnationId::new("0d6b7a52-3c4e-4f0f-8a1b-9e2d7c6b5a40").expect("an id"),
         };
-        Puppet { actor, curve, config, session, identity }
+        Puppet { actor, curve, config, session, identity, caps: None }
     }
 
     /// The status of another fetch with the same key.
@@ -87,8 +91,16 @@ impl Puppet {
         let limits = Limits { max_body: 65_536, ping: None };
         let peer = Peer::new(role, limits, Millis(0), &mut rand_core::OsRng);
         let (session, identity) = (self.session.clone(), self.identity.clone());
-        let mut line =
-            Line { stream, peer, session, identity, sequence: 0, clock: 0, happened: VecDeque::new() };
+        let mut line = Line {
+            stream,
+            peer,
+            session,
+            identity,
+            sequence: 0,
+            clock: 0,
+            caps: self.caps,
+            happened: VecDeque::new(),
+        };
         let opened = tokio::time::timeout(std::time::Duration::from_millis(500), line.event()).await;
         match opened {
             Ok(Some(Event::Opened)) => Ok(line),
@@ -149,7 +161,7 @@ impl Line {
 
     pub(crate) async fn heartbeat(&mut self, state: JobState, job: Option<&JobId>) {
         let job = job.cloned().into();
-        self.say(NodeMessage::Heartbeat { state: Some(state), job, caps: None }).await;
+        self.say(NodeMessage::Heartbeat { state: Some(state), job, caps: self.caps }).await;
     }
 
     /// The next message, whatever it is; `None`: the server closed the connection.

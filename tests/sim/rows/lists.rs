@@ -3,10 +3,6 @@
 /// Pattern and reason.
 pub const UNREACHABLE: &[(&str, &str)] = &[
     (
-        "job: * × Aborted × *",
-        "no rule gives a node this status; it stays in the tables for what an original has stored",
-    ),
-    (
         "job: * × Faulty × *",
         "no rule gives a node this status; it stays in the tables for what an original has stored",
     ),
@@ -18,14 +14,9 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("job: Voting × WasReady × *", "only a failed quorum gives this status, and ends the job"),
     ("job: Running × New × *", "the vote has decided about every node"),
     ("job: Running × WasReady × *", "only a failed quorum gives this status, and ends the job"),
-    ("job: Running × TimedOut × *", "the end of the time ends the job as well"),
     ("job: Over × New × *", "a job ends with its last open node, or ends all of them"),
     ("job: Over × Ready × *", "a job ends with its last open node, or ends all of them"),
     ("job: Over × Running × *", "a job ends with its last open node, or ends all of them"),
-    (
-        "resync: * × Aborted × *",
-        "no rule gives a node this status; it stays in the tables for what an original has stored",
-    ),
     (
         "resync: * × Faulty × *",
         "no rule gives a node this status; it stays in the tables for what an original has stored",
@@ -38,7 +29,6 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("resync: Voting × WasReady × *", "only a failed quorum gives this status, and ends the job"),
     ("resync: Running × New × *", "the vote has decided about every node"),
     ("resync: Running × WasReady × *", "only a failed quorum gives this status, and ends the job"),
-    ("resync: Running × TimedOut × *", "the end of the time ends the job as well"),
     ("resync: Over × New × *", "a job ends with its last open node, or ends all of them"),
     ("resync: Over × Ready × *", "a job ends with its last open node, or ends all of them"),
     ("resync: Over × Running × *", "a job ends with its last open node, or ends all of them"),
@@ -158,4 +148,23 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
         "reconfigurer: Expired × Failed",
         "an answer comes to a fetch under way, and nothing but the answer ends that",
     ),
+    ("cancel: Voting × Running", "only a run gives this status"),
+    ("cancel: Voting × Succeeded", "only a run gives this status"),
+    ("cancel: Voting × Failed", "only a run gives this status"),
+    ("cancel: Voting × Crashed", "only a run gives this status"),
+    ("cancel: Voting × TimedOut", "only a run gives this status"),
+    ("cancel: * × WasReady", "only a failed quorum gives this status, and ends the job"),
+    (
+        "cancel: * × Faulty",
+        "no rule gives a node this status; it stays in the tables for what an original has stored",
+    ),
+    ("cancel: Running × New", "the vote has decided about every node"),
+    ("runner: Idle × TimeUp", "the timer ends with the state that it belongs to"),
+    ("runner: Preparing × TimeUp", "the timer ends with the state that it belongs to"),
+    ("runner: Committed × TimeUp", "the timer ends with the state that it belongs to"),
+    ("runner: Starting × TimeUp", "the timer ends with the state that it belongs to"),
+    ("runner: Stopping × TimeUp", "the timer ends with the state that it belongs to"),
+    ("runner: Expiring × TimeUp", "the timer ends with the state that it belongs to"),
+    ("runner: Expiring × Started", "a start is reported once"),
+    ("runner: Expiring × StartFailed", "a start is reported once"),
 ];

@@ -9,6 +9,7 @@ use crate::ids::JobId;
 use crate::job::JobOptions;
 use crate::message::Commit;
 use crate::node::JobSpec;
+use crate::reason::{Reason, ReasonCode};
 use crate::whitelist::Verdict;
 
 impl Node {
@@ -80,31 +81,37 @@ impl Node {
         }
         match message {
             ServerMessage::Commit(commit) => {
-                let Commit { job, command, options, .. } = *commit;
+                let Commit { job, command, options, run_timeout, .. } = *commit;
                 let busy = self.runner.state() != job_runner::State::Idle;
                 let spec = if busy && !planted(self.bug, Bug::OptionsBeforeBusyCheck) {
-                    None
+                    Err(Reason::new(ReasonCode::Busy, "busy with another job"))
                 } else {
-                    self.look_up(&job, command, options)
+                    self.look_up(command, options, run_timeout)
                 };
                 self.job(job_runner::Input::Commit { job, spec });
             }
             ServerMessage::BadCommit { job } => {
                 self.log(LogLevel::Warn, job.id().cloned(), "refused a commit that cannot be read");
-                self.send(&NodeMessage::NackCommit { job, reason: None });
+                let why = "an option of the commit has the wrong type";
+                self.send(&NodeMessage::NackCommit {
+                    job,
+                    reason: Some(Reason::new(ReasonCode::BadRequest, why)),
+                });
             }
             ServerMessage::Run { job } => self.job(job_runner::Input::Run { job }),
-            ServerMessage::BadRun => self.send(&NodeMessage::NackRun { job: JobRef::None, reason: None }),
+            ServerMessage::BadRun => {
+                let reason = Some(Reason::new(ReasonCode::BadRequest, "the run names no job"));
+                self.send(&NodeMessage::NackRun { job: JobRef::None, reason });
+            }
             ServerMessage::Abort => self.job(job_runner::Input::Abort),
+            ServerMessage::Cancel { job } => self.job(job_runner::Input::Cancel { job }),
             ServerMessage::Ack => {}
             ServerMessage::ResultAck { job } => {
                 if self.results.acknowledged(&job) {
                     self.outputs.push_back(Output::DropResult { job });
                 }
             }
-            ServerMessage::Heartbeat { .. }
-            | ServerMessage::Cancel { .. }
-            | ServerMessage::Unknown { .. } => {
+            ServerMessage::Heartbeat { .. } | ServerMessage::Unknown { .. } => {
                 self.log(
                     LogLevel::Debug,
                     None,
@@ -114,20 +121,25 @@ impl Node {
         }
     }
 
-    fn look_up(&mut self, job: &JobId, command: String, options: JobOptions) -> Option<Box<JobSpec>> {
+    fn look_up(
+        &self,
+        command: String,
+        options: JobOptions,
+        run_timeout: Option<u32>,
+    ) -> Result<Box<JobSpec>, Reason> {
         match self.whitelist.decide(&command, options.parameters.as_deref().unwrap_or(&[])) {
-            Verdict::Allowed(allowed) => Some(Box::new(JobSpec { command, allowed, options })),
-            Verdict::NotListed => None,
+            Verdict::Allowed(allowed) => Ok(Box::new(JobSpec { command, allowed, options, run_timeout })),
+            Verdict::NotListed => {
+                Err(Reason::new(ReasonCode::NotWhitelisted, "the command is not on the whitelist"))
+            }
             Verdict::GaveUp { entry } => {
                 let text = format!(
                     "the pattern of whitelist entry {entry} takes too long on this command; rewrite it"
                 );
-                self.log(LogLevel::Warn, Some(job.clone()), text);
-                None
+                Err(Reason::new(ReasonCode::GaveUp, text))
             }
             Verdict::BadParameters { entry, why } => {
-                self.log(LogLevel::Warn, Some(job.clone()), format!("whitelist entry {entry}: {why}"));
-                None
+                Err(Reason::new(ReasonCode::BadParameters, format!("whitelist entry {entry}: {why}")))
             }
         }
     }
@@ -149,10 +161,12 @@ impl Node {
         self.send(&message);
     }
 
+    fn server_takes(&self, what: Caps) -> bool {
+        self.session.as_ref().is_some_and(|session| session.config.caps.is_some_and(|caps| caps.has(what)))
+    }
+
     fn server_keeps_results(&self) -> bool {
-        self.session
-            .as_ref()
-            .is_some_and(|session| session.config.caps.is_some_and(|caps| caps.has(Caps::RESULTS)))
+        self.server_takes(Caps::RESULTS)
     }
 
     /// Sends if there is a connection. Votes and acknowledgements to one of our servers are not kept: the next
@@ -171,6 +185,13 @@ impl Node {
             }
         };
         self.sequence += 1;
+        let bare;
+        let message = if message.reason().is_some() && !self.server_takes(Caps::REASONS) {
+            bare = message.clone().without_reason();
+            &bare
+        } else {
+            message
+        };
         let body = message.encode(&self.me, self.sequence, self.now.wall);
         let Some(session) = &self.session else { return };
         let header = wire::hmac_header(&session.key.0, &body);
@@ -191,6 +212,9 @@ impl Node {
         for action in actions {
             self.act(action);
         }
+        if self.runner.state() != job_runner::State::Running {
+            self.limit = None;
+        }
         if !was_idle && self.runner.state() == job_runner::State::Idle {
             self.reconfigure(reconfigurer::Input::BecameIdle);
             self.apply_reload();
@@ -205,22 +229,28 @@ impl Node {
                 self.send(&NodeMessage::AckCommit { job: job.into() });
             }
             Action::NackCommit(job, why) => {
-                self.log(LogLevel::Warn, Some(job.clone()), format!("refused: {why}"));
-                self.send(&NodeMessage::NackCommit { job: job.into(), reason: None });
+                self.log(LogLevel::Warn, Some(job.clone()), format!("refused ({}): {why}", why.code()));
+                self.send(&NodeMessage::NackCommit { job: job.into(), reason: Some(why) });
             }
             Action::AckRun(job) => {
                 self.log(LogLevel::Info, Some(job.clone()), "running");
                 self.send(&NodeMessage::AckRun { job: job.into() });
             }
-            Action::NackRun(job) => {
-                self.log(LogLevel::Warn, Some(job.clone()), "refused to run a job that is not committed");
-                self.send(&NodeMessage::NackRun { job: job.into(), reason: None });
+            Action::NackRun(job, why) => {
+                self.log(LogLevel::Warn, Some(job.clone()), format!("refused to run: {why}"));
+                self.send(&NodeMessage::NackRun { job: job.into(), reason: Some(why) });
             }
-            Action::Aborted(job) => {
-                self.log(LogLevel::Info, job.clone(), "aborted");
-                self.send(&NodeMessage::Aborted { job: job.into(), reason: None });
+            Action::Aborted(job, why) => {
+                let text = why.as_ref().map_or_else(|| "aborted".to_owned(), |why| format!("aborted: {why}"));
+                self.log(LogLevel::Info, job.clone(), text);
+                self.send(&NodeMessage::Aborted { job: job.into(), reason: why });
             }
-            Action::Finished { job, succeeded, output, how } => self.finished(job, succeeded, output, how),
+            Action::Limit(job, after) => {
+                if !planted(self.bug, Bug::TimeoutIgnored) {
+                    self.limit = Some((job, self.now.mono + after));
+                }
+            }
+            Action::Finished { job, failure, output } => self.finished(job, failure, output),
             Action::ResendResult(job) => {
                 if let Some(message) = self.results.message_of(&job) {
                     self.send(&message);
@@ -240,15 +270,18 @@ impl Node {
     fn finished(
         &mut self,
         job: JobId,
-        succeeded: bool,
+        failure: Option<Reason>,
         output: Option<(capture::Captured, capture::Captured)>,
-        how: String,
     ) {
-        let text = if succeeded { "succeeded".to_owned() } else { format!("failed: {how}") };
+        let text = match &failure {
+            None => "succeeded".to_owned(),
+            Some(why) => format!("failed ({}): {why}", why.code()),
+        };
         self.log(LogLevel::Info, Some(job.clone()), text);
-        let output = output.map(|(stdout, stderr)| capture::fit(&stdout, &stderr, self.output_room(&job)));
+        let room = self.output_room(&job, failure.as_ref());
+        let output = output.map(|(stdout, stderr)| capture::fit(&stdout, &stderr, room));
         let (stdout, stderr) = output.unzip();
-        let result = KeptResult { job, succeeded, stdout, stderr };
+        let result = KeptResult { job, succeeded: failure.is_none(), stdout, stderr, reason: failure };
         self.send(&result.message());
         if self.server_keeps_results() {
             if !planted(self.bug, Bug::ResultDroppedOnRestart) {
@@ -266,14 +299,16 @@ impl Node {
     }
 
     /// How many bytes of JSON text a result's output may take (D-48).
-    fn output_room(&self, job: &JobId) -> usize {
+    fn output_room(&self, job: &JobId, reason: Option<&Reason>) -> usize {
         let advertised = self.session.as_ref().and_then(|session| session.config.max_body_size);
         let limit = self.max_body.min(advertised.unwrap_or(usize::MAX));
+        // `succeeded` is the longer word of the two.
         let empty = NodeMessage::Succeeded {
             job: job.clone().into(),
             output: Captured { stdout: Some(String::new()), stderr: Some(String::new()) },
         };
+        let reason = reason.map_or(0, |reason| r#","reason":"#.len() + reason.to_json().len());
         // The widest sequence number, so that a repetition fits as well.
-        limit.saturating_sub(empty.encode(&self.me, u64::MAX, self.now.wall).len())
+        limit.saturating_sub(empty.encode(&self.me, u64::MAX, self.now.wall).len() + reason)
     }
 }
