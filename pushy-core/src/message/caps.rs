@@ -37,7 +37,8 @@ impl Caps {
     ];
 
     /// What our agent announces in every heartbeat.
-    pub const OF_NODE: Caps = Caps::RESULTS.with(Caps::REASONS).with(Caps::CANCEL).with(Caps::TIMEOUT);
+    pub const OF_NODE: Caps =
+        Caps::RESULTS.with(Caps::REASONS).with(Caps::CANCEL).with(Caps::TIMEOUT).with(Caps::PARAMS);
 
     /// What our server announces in every configuration, `nodes` only where it is switched on.
     pub const OF_SERVER: Caps = Caps::RESULTS.with(Caps::REASONS);
