@@ -120,10 +120,42 @@ impl Site {
             self.path(&format!("{name}.state")).display(),
         );
         fs::write(&config, text).expect("the agent's configuration is written");
+        self.start_agent_again(name);
+    }
+
+    /// Starts another process of an agent.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_agent_again(&mut self, name: &str) {
+        let config = self.path(&format!("{name}.rb"));
         let mut command = Command::new(bin_dir().join("push-jobs-client"));
         command.arg("-c").arg(&config);
         let log = self.path(&format!("{name}.log"));
         self.agents.push(Process::start(name, &log, &mut command).expect("the agent starts"));
+    }
+
+    /// Makes nodes with one key; answers where each finds it.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    pub fn add_nodes(&self, names: &[String]) -> Vec<PathBuf> {
+        let key = openssl::rsa::Rsa::generate(2048).expect("a key");
+        let (public, private) = (self.path("shared.pub"), self.path("shared.pem"));
+        fs::write(&public, key.public_key_to_pem().expect("PEM")).expect("the key is written");
+        fs::write(&private, key.private_key_to_pem().expect("PEM")).expect("the key is written");
+        let mut add = Command::new(bin_dir().join("pushy-server"));
+        add.arg("-d").arg(self.path("server")).args(["node", "add", "--shared", "--public-key"]);
+        run(add.arg(&public).args(names));
+        vec![private; names.len()]
+    }
+
+    /// Resident memory of the server in KB.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn server_memory_kb(&self) -> u64 {
+        self.server.as_ref().and_then(|server| server.memory_kb("VmRSS")).expect("the server runs")
     }
 
     /// The agents, in the order they were started.

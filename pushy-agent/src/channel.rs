@@ -1,7 +1,7 @@
 //! The two connections to the server: DEALER with CURVE for commands, SUB for its heartbeats. Moves frames between
 //! them and the driver, and knows neither jobs nor types of messages.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ const EVENTS: usize = 64;
 const MAX_BODY: usize = 4 << 20;
 /// Bytes that may wait on a connection before it is given up.
 const MAX_QUEUED: usize = 4 << 20;
+/// Of bodies of so many bytes it is told when the network has taken them.
+const LARGE: usize = pushy_core::node::outputs::COUNTED;
 /// For name look-up and TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For what is queued when a connection is closed.
@@ -37,8 +39,8 @@ enum Order {
 }
 
 impl Channels {
-    /// No connections yet. The receiver yields [`Input::Connected`], [`Input::Disconnected`] and
-    /// [`Input::Frames`] for the machine.
+    /// No connections yet. The receiver yields [`Input::Connected`], [`Input::Disconnected`],
+    /// [`Input::Drained`] and [`Input::Frames`] for the machine.
     pub fn new() -> (Channels, mpsc::Receiver<Input>) {
         let (events, receiver) = mpsc::channel(EVENTS);
         (Channels { events, orders: HashMap::new() }, receiver)
@@ -49,7 +51,13 @@ impl Channels {
         let (orders, receiver) = mpsc::unbounded_channel();
         self.orders.retain(|_, orders| !orders.is_closed());
         self.orders.insert(conn, orders);
-        let line = Line { conn, events: self.events.clone(), orders: receiver, start: Instant::now() };
+        let line = Line {
+            conn,
+            events: self.events.clone(),
+            orders: receiver,
+            start: Instant::now(),
+            progress: Progress::default(),
+        };
         let addr = addr.to_owned();
         tokio::spawn(line.run(port, addr, curve));
     }
@@ -79,6 +87,41 @@ struct Line {
     events: mpsc::Sender<Input>,
     orders: mpsc::UnboundedReceiver<Order>,
     start: Instant,
+    progress: Progress,
+}
+
+/// How far the network has got with what it was given.
+#[derive(Default)]
+struct Progress {
+    /// Messages given to it.
+    messages: u64,
+    /// Bytes taken by it.
+    taken: u64,
+    /// Messages that are told of, each with the number of bytes after which it is gone.
+    large: VecDeque<(u64, u64)>,
+}
+
+impl Progress {
+    /// One more message, after which so many bytes wait.
+    fn queued(&mut self, length: usize, waiting: usize) {
+        self.messages += 1;
+        if length >= LARGE {
+            self.large.push_back((self.taken + waiting as u64, self.messages));
+        }
+    }
+
+    /// The last large message that is gone, if one has gone since this was asked.
+    fn gone(&mut self) -> Option<u64> {
+        let mut last = None;
+        while let Some((end, number)) = self.large.front().copied() {
+            if end > self.taken {
+                break;
+            }
+            self.large.pop_front();
+            last = Some(number);
+        }
+        last
+    }
 }
 
 impl Line {
@@ -125,7 +168,13 @@ impl Line {
     async fn carry(&mut self, stream: &TcpStream, peer: &mut Peer) -> Result<(), Ending> {
         let mut stage = Stage::Handshake;
         loop {
-            write(stream, peer).map_err(|e| (stage, e.to_string()))?;
+            self.progress.taken += write(stream, peer).map_err(|e| (stage, e.to_string()))?;
+            if let Some(messages) = self.progress.gone() {
+                let input = Input::Drained { conn: self.conn, messages };
+                if self.events.send(input).await.is_err() {
+                    return Ok(());
+                }
+            }
             if peer.transmit().len() > MAX_QUEUED {
                 return Err((stage, "the server does not take what it is sent".into()));
             }
@@ -139,6 +188,7 @@ impl Line {
                     Some(Order::Send(header, body)) => {
                         // Before the handshake the machine has nothing to say; if it had, it would be stale later.
                         let _ = peer.send(&header, &body);
+                        self.progress.queued(body.len(), peer.transmit().len());
                     }
                     Some(Order::Close) | None => {
                         let _ = timeout(FAREWELL, drain(stream, peer)).await;
@@ -233,16 +283,20 @@ async fn dial(addr: &str) -> io::Result<TcpStream> {
 }
 
 /// Writes what waits, as far as the network takes it.
-fn write(stream: &TcpStream, peer: &mut Peer) -> io::Result<()> {
+fn write(stream: &TcpStream, peer: &mut Peer) -> io::Result<u64> {
+    let mut taken = 0;
     while !peer.transmit().is_empty() {
         match stream.try_write(peer.transmit()) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => peer.sent(count),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Ok(count) => {
+                peer.sent(count);
+                taken += count as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
             Err(e) => return Err(e),
         }
     }
-    Ok(())
+    Ok(taken)
 }
 
 /// Writes all that waits.

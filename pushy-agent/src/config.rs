@@ -19,6 +19,7 @@ use crate::about;
 use crate::file::Settings;
 use crate::log::{Level, Location, Log};
 use crate::process::Policy;
+use crate::spool::Limits;
 use crate::whitelist;
 
 /// Looked for when `--config` is not given; the first that exists. `client.rb` belongs to chef-client and counts only
@@ -311,6 +312,7 @@ fn build(args: Args, file: Option<PathBuf>, read: Settings) -> Result<Config> {
         grace,
         cgroup: settings.flag("job_cgroup")?.unwrap_or(true),
         capture_limit: max_body_size,
+        spool: spool_limits(settings)?,
     };
     let auth_version = match settings.number_text("authentication_protocol_version")? {
         None => pushy_core::auth::Version::default(),
@@ -339,6 +341,19 @@ fn build(args: Args, file: Option<PathBuf>, read: Settings) -> Result<Config> {
         notices,
         sources,
         settings: read,
+    })
+}
+
+/// What is kept of captured output, and for how long.
+fn spool_limits(settings: &Settings) -> Result<Limits> {
+    let defaults = Limits::default();
+    let bytes = |name: &str, default: u64| {
+        Ok::<u64, Error>(settings.integer(name, 0..=i64::MAX)?.map_or(default, |size| size.unsigned_abs()))
+    };
+    Ok(Limits {
+        job: bytes("output_spool_limit", defaults.job)?,
+        all: bytes("output_spool_total", defaults.all)?,
+        keep: settings.seconds("output_spool_keep")?.unwrap_or(defaults.keep),
     })
 }
 

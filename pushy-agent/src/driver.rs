@@ -7,7 +7,6 @@ use pushy_core::node::job_runner::Input as JobInput;
 use pushy_core::node::{Input, JobSpec, Node, Output, Settings};
 use pushy_core::node_document::NodeDocument;
 use pushy_core::reason::{Reason, ReasonCode};
-use pushy_core::server::LogLevel;
 use pushy_core::time::{Millis, Now, Wall};
 use rand_core::OsRng;
 use tokio::sync::mpsc;
@@ -17,9 +16,12 @@ use crate::channel::Channels;
 use crate::config::{Config, WhitelistConfig};
 use crate::fetch::Fetcher;
 use crate::process::{self, Policy, Prepared, Running, Timer};
+use crate::spool::Spools;
 use crate::state::StateDir;
 use crate::watcher::Watcher;
 use crate::whitelist;
+
+mod output;
 
 /// What an operator can ask of a running agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +49,12 @@ pub(crate) enum Event {
     Channel(Input),
     /// The checks of a job are done.
     Prepared(JobId, Result<Box<Prepared>, Reason>),
-    /// The job's process has news.
+    /// The job's process, or what it prints, has news.
     Job(JobInput),
+    /// What is kept of a job's output was read, or has grown.
+    Output(Input),
+    /// What is kept may have outlived its time.
+    Expire,
 }
 
 /// One agent.
@@ -64,6 +70,9 @@ pub(crate) struct Driver {
     state: StateDir,
     fetcher: Fetcher,
     channels: Channels,
+    spools: Spools,
+    /// [`Event::Expire`] will come.
+    expires: bool,
     prepared: Option<(JobId, Box<Prepared>)>,
     running: Option<(JobId, Running)>,
     events: mpsc::UnboundedSender<Event>,
@@ -99,6 +108,7 @@ impl Driver {
     /// When the key or the settings for TLS cannot be used.
     pub(crate) fn new(mut config: Config) -> pushy_core::Result<(Driver, Sources)> {
         let (state, restored) = StateDir::open(&config.state_dir, &config.chef_server_url);
+        let spools = Spools::open(&config.state_dir);
         let fetcher = Fetcher::new(&config)?;
         let (events, events_in) = mpsc::unbounded_channel();
         let (channels, frames) = Channels::new();
@@ -123,6 +133,8 @@ impl Driver {
             state,
             fetcher,
             channels,
+            spools,
+            expires: false,
             prepared: None,
             running: None,
             events,
@@ -142,6 +154,7 @@ impl Driver {
         let watcher = Watcher::start(self.events.clone());
         watcher.watch(self.config.sources.folders.clone());
         self.watcher = Some(watcher);
+        self.expire();
         let mut timer = Timer::new();
         let mut operated = true;
         while self.exit.is_none() {
@@ -178,7 +191,11 @@ impl Driver {
             Some(Event::FilesChanged) => return self.files_changed(),
             Some(Event::Fetched(Ok(body))) => Input::Config { body },
             Some(Event::Fetched(Err(why))) => Input::ConfigFailed { why },
-            Some(Event::Channel(input) | Event::Published(input)) => input,
+            Some(Event::Channel(input) | Event::Published(input) | Event::Output(input)) => input,
+            Some(Event::Expire) => {
+                self.expires = false;
+                return self.expire();
+            }
             Some(Event::Prepared(job, checked)) => {
                 let verdict = checked.map(|prepared| self.prepared = Some((job.clone(), prepared)));
                 Input::Job(JobInput::Prepared { job, verdict })
@@ -224,6 +241,7 @@ impl Driver {
                 Some((running, process)) if *running == job => process.kill(),
                 _ => tracing::error!(job = %job, "no process to end"),
             },
+            Output::ReadOutput(wanted) => self.read_output(wanted),
             Output::SpoolResult(result) => self.state.spool(&result),
             Output::DropResult { job } => self.state.unspool(&job),
             Output::PinServerKey { pem } => {
@@ -241,7 +259,7 @@ impl Driver {
             }
             Output::Publish => self.publish(),
             Output::Exit { code } => self.exit = Some(code),
-            Output::Log { level, job, text } => log(level, job.as_ref(), &text),
+            Output::Log { level, job, text } => crate::log::say(level, job.as_ref(), &text),
         }
     }
 
@@ -269,7 +287,10 @@ impl Driver {
     fn spawn(&mut self, job: JobId, spec: &JobSpec) {
         let spawned = match self.prepared.take() {
             Some((held, prepared)) if held == job => {
-                process::spawn(&self.config.node_name, &job, spec, *prepared, &self.policy, &self.events)
+                let spool = self.spool(&job, spec);
+                let (name, kept) = (&self.config.node_name, spool.clone());
+                process::spawn(name, &job, spec, *prepared, &self.policy, spool, &self.events)
+                    .inspect_err(|_| kept.iter().for_each(|spool| spool.finish()))
             }
             _ => Err(Reason::new(ReasonCode::StartFailed, "the job was not prepared")),
         };
@@ -373,19 +394,4 @@ fn now(started: Instant) -> Now {
         Err(_) => Wall(0),
     };
     Now { mono, wall }
-}
-
-/// Text from outside goes to the log without control characters.
-fn log(level: LogLevel, job: Option<&JobId>, text: &str) {
-    let text: String = text
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect();
-    let job = job.map(tracing::field::display);
-    match level {
-        LogLevel::Debug => tracing::debug!(job, "{text}"),
-        LogLevel::Info => tracing::info!(job, "{text}"),
-        LogLevel::Warn => tracing::warn!(job, "{text}"),
-        LogLevel::Error => tracing::error!(job, "{text}"),
-    }
 }

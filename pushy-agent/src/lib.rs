@@ -17,6 +17,7 @@ mod file;
 pub mod log;
 #[allow(unsafe_code)] // system calls between fork and exec, and two that have no safe wrapper
 pub mod process;
+pub mod spool;
 mod state;
 mod watcher;
 mod whitelist;

@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use pushy_core::ids::JobId;
+use pushy_core::server::LogLevel;
 use tracing::level_filters::LevelFilter;
 
 /// How much is logged.
@@ -100,5 +102,20 @@ impl Log {
             }
         };
         done.map_err(io::Error::other)
+    }
+}
+
+/// Text from outside goes to the log without control characters.
+pub(crate) fn say(level: LogLevel, job: Option<&JobId>, text: &str) {
+    let text: String = text
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect();
+    let job = job.map(tracing::field::display);
+    match level {
+        LogLevel::Debug => tracing::debug!(job, "{text}"),
+        LogLevel::Info => tracing::info!(job, "{text}"),
+        LogLevel::Warn => tracing::warn!(job, "{text}"),
+        LogLevel::Error => tracing::error!(job, "{text}"),
     }
 }

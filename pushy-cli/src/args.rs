@@ -156,9 +156,12 @@ pub(crate) struct Start {
     /// File to hand to the command, which finds its path in CHEF_PUSH_JOB_FILE; at most 100,000 bytes
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<String>,
-    /// Keep standard output and error for `job output`
+    /// Keep standard output and error for `job output`, and print them as they come
     #[arg(long)]
     pub(crate) capture: bool,
+    /// With --capture: do not print what the commands print while they run
+    #[arg(long, visible_alias = "quiet")]
+    pub(crate) no_stream: bool,
     /// Environment of the command, as a JSON object: '{"STAGE": "prod"}'
     #[arg(long, value_name = "JSON")]
     pub(crate) with_env: Option<String>,
@@ -231,11 +234,17 @@ pub(crate) struct Output {
     #[arg(value_name = "ID")]
     pub(crate) id: String,
     /// Whose output; several are printed one after the other under a line with the name; @FILE and - as in `job start`
-    #[arg(value_name = "NODE", required = true)]
+    #[arg(value_name = "NODE", required_unless_present = "all_nodes")]
     pub(crate) nodes: Vec<String>,
-    /// stdout or stderr
+    /// The output of every node that has run the command, or runs it
+    #[arg(long, conflicts_with = "nodes")]
+    pub(crate) all_nodes: bool,
+    /// stdout, stderr or both; what the command wrote to its standard error goes to standard error with both
     #[arg(long, default_value = "stdout", value_name = "CHANNEL")]
     pub(crate) channel: String,
+    /// Print what there is, then what comes until the commands end; of several nodes lines under their names
+    #[arg(short, long)]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, ClapArgs)]

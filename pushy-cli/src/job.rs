@@ -1,7 +1,7 @@
-//! `pushy job start|list|status|output` (10.2, 10.4).
+//! `pushy job start|list|status` (10.2, 10.4).
 
 use clap::CommandFactory as _;
-use pushy_core::api::{self, Channel, Quorum, Statuses};
+use pushy_core::api::{self, Quorum, Statuses};
 use pushy_core::client::Client;
 use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{JobOptions, JobRequest};
@@ -10,8 +10,9 @@ use pushy_core::watch::{Exit, WatchOptions};
 use pushy_core::{Error, ErrorCode, Result};
 use serde_json::{Value, json};
 
-use crate::args::{Args, Global, List, Output, Start, Status};
+use crate::args::{Args, Global, List, Start, Status};
 use crate::config::{Config, plain};
+use crate::output::Live;
 use crate::ui::Ui;
 use crate::watch::{self, Course};
 use crate::{Outcome, Stop, names, node};
@@ -77,7 +78,10 @@ pub(crate) async fn start(global: &Global, args: &Start, ui: &Ui) -> Outcome {
         detach: args.detach_on_interrupt || config.knife_flag("detach_on_interrupt"),
         joined: false,
     };
-    watch::wait(global, &client, &started.id, course, ui).await
+    let streams =
+        job.options.capture && !(args.no_stream || config.knife_flag("no_stream") || ui.is_document());
+    let live = streams.then(|| Live::new(client.stream_live(&started.id, &job.nodes)));
+    watch::wait(global, &client, &started.id, course, live, ui).await
 }
 
 /// The nodes to run on: found, those of an earlier job, or named.
@@ -129,49 +133,6 @@ pub(crate) async fn status(global: &Global, args: &Status, ui: &Ui) -> Outcome {
     let job = config.client()?.job(&job_id(&args.id)?).await?;
     ui.job(job.document());
     Ok(Exit::Success)
-}
-
-pub(crate) async fn output(global: &Global, args: &Output, ui: &Ui) -> Outcome {
-    let channel = Channel::parse(&args.channel)?;
-    let id = job_id(&args.id)?;
-    let nodes = api::node_names(names::expand(&args.nodes)?)?;
-    let config = Config::load(global)?;
-    ui.configure(&config)?;
-    let client = config.client()?;
-    let mut exit = Exit::Success;
-    let mut documents = Vec::new();
-    for node in &nodes {
-        match client.output(&id, node, channel).await {
-            Ok(output) if ui.is_document() => documents.push(json!({
-                "node_name": node.as_str(),
-                "channel": channel.as_str(),
-                "output": String::from_utf8_lossy(&output),
-            })),
-            Ok(output) => {
-                if nodes.len() > 1 {
-                    ui.raw(format!("==> {node} <==\n").as_bytes());
-                }
-                ui.raw(&output);
-                // Keeps the next name at the margin; a single output is left as it is (D-76).
-                if nodes.len() > 1 && !output.is_empty() && !output.ends_with(b"\n") {
-                    ui.raw(b"\n");
-                }
-            }
-            Err(error) if error.code() == ErrorCode::NotFound => {
-                ui.error(&format!(
-                    "{node}: no {} is kept of this job; was it started with --capture, and has it ended? ({})",
-                    channel.as_str(),
-                    error.message()
-                ));
-                exit = Exit::Http;
-            }
-            Err(error) => return Err(error.context(node).into()),
-        }
-    }
-    if ui.is_document() {
-        ui.document(&Value::Array(documents));
-    }
-    Ok(exit)
 }
 
 pub(crate) fn job_id(text: &str) -> Result<JobId> {

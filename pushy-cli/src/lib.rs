@@ -10,6 +10,7 @@ mod config;
 mod job;
 mod names;
 mod node;
+mod output;
 mod search;
 mod ui;
 mod watch;
@@ -127,7 +128,7 @@ async fn carry_out(args: &Args, ui: &Ui) -> Outcome {
         Verb::Job { verb: JobVerb::Status(status) } => job::status(global, status, ui).await,
         Verb::Job { verb: JobVerb::Watch(watch) } => watch::watch(global, watch, ui).await,
         Verb::Job { verb: JobVerb::Cancel(cancel) } => cancel::cancel(global, cancel, ui).await,
-        Verb::Job { verb: JobVerb::Output(output) } => job::output(global, output, ui).await,
+        Verb::Job { verb: JobVerb::Output(output) } => output::output(global, output, ui).await,
         Verb::Node { verb: NodeVerb::Status(status) } => node::status(global, status, ui).await,
         Verb::Node { verb: NodeVerb::List } => search::list(global, ui).await,
         Verb::Node { verb: NodeVerb::Show(show) } => search::show(global, show, ui).await,

@@ -158,6 +158,14 @@ impl Ui {
         }
     }
 
+    /// Bytes of a command's standard error.
+    pub(crate) fn raw_aside(&self, bytes: &[u8]) {
+        self.clear();
+        let mut err = std::io::stderr().lock();
+        // Nobody is left to tell when standard error is gone.
+        let _ = err.write_all(bytes).and_then(|()| err.flush());
+    }
+
     /// A line about the course of things.
     pub(crate) fn line(&self, text: &str) {
         if self.is_document() {

@@ -1,6 +1,6 @@
 //! Waiting for a job, as `job start` and `job watch` do, and what Ctrl-C means meanwhile.
 
-use pushy_core::client::{Client, Progress};
+use pushy_core::client::{Client, OutputEvent, Progress};
 use pushy_core::ids::JobId;
 use pushy_core::time::Millis;
 use pushy_core::watch::{Exit, INTERRUPT_QUESTION, WatchOptions};
@@ -11,6 +11,7 @@ use crate::Outcome;
 use crate::args::{Global, Watch};
 use crate::config::Config;
 use crate::job::{job_id, poll_interval};
+use crate::output::Live;
 use crate::ui::Ui;
 
 /// How to wait, and how to end.
@@ -34,7 +35,7 @@ pub(crate) async fn watch(global: &Global, args: &Watch, ui: &Ui) -> Outcome {
         detach: args.detach_on_interrupt || config.knife_flag("detach_on_interrupt"),
         joined: true,
     };
-    wait(global, &config.client()?, &id, course, ui).await
+    wait(global, &config.client()?, &id, course, None, ui).await
 }
 
 /// What Ctrl-C was told last.
@@ -48,10 +49,20 @@ enum Asked {
 }
 
 /// Waits until the job has ended or somebody has had enough.
-pub(crate) async fn wait(global: &Global, client: &Client, id: &JobId, course: Course, ui: &Ui) -> Outcome {
+///
+/// With `live` what the commands print is data for standard output, and what is said of the job goes to standard error.
+pub(crate) async fn wait(
+    global: &Global,
+    client: &Client,
+    id: &JobId,
+    course: Course,
+    mut live: Option<Live>,
+    ui: &Ui,
+) -> Outcome {
     let options = WatchOptions {
         poll_interval: course.poll_interval,
-        tallies: ui.has_progress_line(),
+        // A line that is rewritten and output of commands would be in each other's way.
+        tallies: ui.has_progress_line() && live.is_none(),
         joined: course.joined,
         ..WatchOptions::default()
     };
@@ -95,6 +106,11 @@ pub(crate) async fn wait(global: &Global, client: &Client, id: &JobId, course: C
                     _ => {}
                 }
             }
+            event = next(&mut live), if asked != Asked::WhatToDo => {
+                if let Some(live) = &mut live {
+                    live.show(event, ui);
+                }
+            }
             progress = wait.next() => match progress {
                 // The question keeps its line.
                 Progress::Tally(_) if asked == Asked::WhatToDo => {}
@@ -103,10 +119,16 @@ pub(crate) async fn wait(global: &Global, client: &Client, id: &JobId, course: C
                     if asked == Asked::WhatToDo {
                         ui.aside("");
                     }
-                    ui.line(&line);
+                    match &mut live {
+                        Some(live) => live.line(&line, ui),
+                        None => ui.line(&line),
+                    }
                 }
                 Progress::Notice(text) => ui.warn(&text),
                 Progress::Finished(job) => {
+                    if let Some(live) = &mut live {
+                        live.finish(ui).await;
+                    }
                     ui.job(job.document());
                     return Ok(Exit::of_job(&job, course.lenient));
                 }
@@ -121,6 +143,13 @@ pub(crate) async fn wait(global: &Global, client: &Client, id: &JobId, course: C
                 }
             },
         }
+    }
+}
+
+async fn next(live: &mut Option<Live>) -> OutputEvent {
+    match live {
+        Some(live) => live.next().await,
+        None => std::future::pending().await,
     }
 }
 

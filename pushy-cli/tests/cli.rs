@@ -2,6 +2,7 @@
 
 mod jobs;
 mod lab;
+mod output;
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -252,8 +253,8 @@ fn what_is_wrong_starts_nothing() {
     check(&["job", "start", "x", "a\u{7}"], "ERROR: \"a\\u{7}\": invalid node name");
     check(&["job", "status", "xyz"], "ERROR: \"xyz\": invalid job id");
     check(
-        &["job", "output", ID, "a", "--channel", "both"],
-        "ERROR: Invalid Format please enter stdout or stderr\n",
+        &["job", "output", ID, "a", "--channel", "stdin"],
+        "ERROR: Invalid Format please enter stdout, stderr or both\n",
     );
     check(&["job", "start", "x", "a", "--no-such"], "error: unexpected argument '--no-such'");
     check(&["-F", "j", "job", "list"], "error: invalid value 'j'");
@@ -376,25 +377,6 @@ fn lists_and_statuses() {
     let empty = Lab::new(|_| (200, "[]".to_owned()));
     assert_eq!(empty.run(&["job", "list"]), Ran { out: "\n".to_owned(), err: String::new(), code: Some(0) });
     assert_eq!(empty.run(&["node", "status"]), Ran { out: String::new(), err: String::new(), code: Some(0) });
-}
-
-#[test]
-fn output_is_printed_as_it_is() {
-    let lab = Lab::new(|request| match request.line.rsplit_once("/output/").unwrap().1 {
-        "a/stdout" => (200, "no line end".to_owned()),
-        "b/stdout" => (200, "two\nlines\n".to_owned()),
-        "a/stderr" => (200, "oops\n".to_owned()),
-        _ => (404, "<html>".to_owned()),
-    });
-    let out = |args: &[&str]| lab.run(&[&["job", "output", ID], args].concat());
-    assert_eq!(out(&["a"]), Ran { out: "no line end".to_owned(), err: String::new(), code: Some(0) });
-    assert_eq!(out(&["a", "--channel", "stderr"]).out, "oops\n");
-    assert_eq!(out(&["a", "b"]).out, "==> a <==\nno line end\n==> b <==\ntwo\nlines\n");
-    let run = out(&["c", "b"]);
-    assert_eq!((run.out.as_str(), run.code), ("==> b <==\ntwo\nlines\n", Some(100)));
-    assert!(run.err.starts_with("ERROR: c: no stdout is kept of this job"), "{}", run.err);
-    let document: serde_json::Value = serde_json::from_str(&out(&["a", "-F", "json"]).out).unwrap();
-    assert_eq!(document[0]["output"], "no line end");
 }
 
 #[test]

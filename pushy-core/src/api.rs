@@ -6,6 +6,7 @@
 
 mod jobs;
 mod nodes;
+mod output;
 mod refusal;
 mod request;
 
@@ -16,6 +17,7 @@ pub use jobs::{CancelJob, Cancelled, Statuses, job_feed};
 pub use nodes::{
     FindNodes, GetNode, ListNodes, NodesPage, PublishNode, fuzzy_query, node_attribute, node_summary,
 };
+pub use output::OutputOf;
 pub use refusal::{Who, is_v1_server, refusal};
 pub use request::{
     MAX_FILE, Quorum, env_option, file_option, node_names, parameter, parameter_option, parameters,

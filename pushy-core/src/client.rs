@@ -11,6 +11,8 @@ pub mod blocking;
 mod connection;
 mod document;
 mod jobs;
+mod output;
+mod outputs;
 mod proxy;
 mod stream;
 mod tls;
@@ -26,6 +28,8 @@ use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use openssl::ssl::SslContext;
 
 pub use document::Document;
+pub use output::{OutputEnd, OutputPiece, OutputStream};
+pub use outputs::{OutputEvent, OutputStreams};
 pub use proxy::ProxySettings;
 pub use tls::TlsSettings;
 pub use wait::{JobWait, Progress};

@@ -26,6 +26,7 @@ pub mod message;
 pub mod node;
 pub mod node_config;
 pub mod node_document;
+pub mod output;
 pub mod present;
 pub mod reason;
 #[cfg(feature = "ruby-config")]

@@ -11,12 +11,14 @@ use serde_json::Value;
 use crate::ids::{IncarnationId, JobId, NodeName, OrgName};
 use crate::job::JobOptions;
 use crate::json::Object;
+use crate::output::{Chunk, Wanted};
 use crate::reason::Reason;
 use crate::time::Wall;
 
 mod caps;
 mod from_node;
 mod from_server;
+mod output;
 
 pub use caps::Caps;
 pub use from_node::FromNode;
@@ -173,6 +175,8 @@ pub enum NodeMessage {
         /// Why, for a server that takes it (capability `reasons`).
         reason: Option<Reason>,
     },
+    /// Extension `output`: a piece of a job's output, as asked for.
+    OutputChunk(Box<Chunk>),
     /// A type this version does not know; empty when the member is missing. To be logged and ignored.
     Unknown {
         /// Member `type`, cut to 64 bytes.
@@ -192,6 +196,7 @@ impl NodeMessage {
             NodeMessage::Succeeded { .. } => "succeeded",
             NodeMessage::Failed { .. } => "failed",
             NodeMessage::Aborted { .. } => "aborted",
+            NodeMessage::OutputChunk(_) => "output_chunk",
             NodeMessage::Unknown { name } => name,
         }
     }
@@ -207,7 +212,8 @@ impl NodeMessage {
             | NodeMessage::Succeeded { job, .. }
             | NodeMessage::Failed { job, .. }
             | NodeMessage::Aborted { job, .. } => job,
-            NodeMessage::Unknown { .. } => &JobRef::None,
+            // Its job is a member of the piece: it changes nothing about the job.
+            NodeMessage::OutputChunk(_) | NodeMessage::Unknown { .. } => &JobRef::None,
         }
     }
 
@@ -222,6 +228,7 @@ impl NodeMessage {
             | NodeMessage::AckCommit { .. }
             | NodeMessage::AckRun { .. }
             | NodeMessage::Succeeded { .. }
+            | NodeMessage::OutputChunk(_)
             | NodeMessage::Unknown { .. } => None,
         }
     }
@@ -238,6 +245,7 @@ impl NodeMessage {
             | NodeMessage::AckCommit { .. }
             | NodeMessage::AckRun { .. }
             | NodeMessage::Succeeded { .. }
+            | NodeMessage::OutputChunk(_)
             | NodeMessage::Unknown { .. } => {}
         }
         self
@@ -249,9 +257,12 @@ impl NodeMessage {
             NodeMessage::Succeeded { output, .. } | NodeMessage::Failed { output, .. } => Some(output),
             _ => None,
         };
-        let room = output.map_or(0, |o| {
-            o.stdout.as_ref().map_or(0, String::len) + o.stderr.as_ref().map_or(0, String::len)
-        });
+        let room = match self {
+            NodeMessage::OutputChunk(chunk) => chunk.data.len() + chunk.data.len() / 3,
+            _ => output.map_or(0, |o| {
+                o.stdout.as_ref().map_or(0, String::len) + o.stderr.as_ref().map_or(0, String::len)
+            }),
+        };
         let reason = self.reason().map_or(0, |reason| 48 + reason.text().len());
         let mut object = Object::with_capacity(384 + room + room / 8 + reason);
         object
@@ -265,6 +276,10 @@ impl NodeMessage {
             .member("incarnation_id", sender.incarnation.as_str());
         if let NodeMessage::Heartbeat { state: Some(state), .. } = self {
             object.plain("job_state", state.as_str());
+        }
+        if let NodeMessage::OutputChunk(chunk) = self {
+            output::encode_chunk(chunk, &mut object);
+            return object.end();
         }
         match self.job() {
             JobRef::None => object.raw("job_id", b"null"),
@@ -378,6 +393,8 @@ pub enum ServerMessage {
         /// Which job.
         job: JobId,
     },
+    /// Extension `output`: send a piece of a job's output.
+    OutputRequest(Wanted),
     /// A type this version does not know; empty when the member is missing. To be logged and ignored.
     Unknown {
         /// Member `type`, cut to 64 bytes.
@@ -425,6 +442,7 @@ impl ServerMessage {
             ServerMessage::Ack => "ack",
             ServerMessage::ResultAck { .. } => "result_ack",
             ServerMessage::Cancel { .. } => "cancel",
+            ServerMessage::OutputRequest(_) => "output_request",
             ServerMessage::Unknown { name } => name,
         }
     }
@@ -464,6 +482,7 @@ impl ServerMessage {
             ServerMessage::Run { job } | ServerMessage::ResultAck { job } | ServerMessage::Cancel { job } => {
                 object.member("type", self.type_name()).plain("job_id", job.as_str());
             }
+            ServerMessage::OutputRequest(wanted) => output::encode_request(wanted, &mut object),
             ServerMessage::BadCommit { .. }
             | ServerMessage::BadRun
             | ServerMessage::Abort

@@ -6,6 +6,7 @@ use pushy_core::message::{
     Caps, Captured, Commit, DecodeError, FromNode, FromServer, JobRef, JobState, NodeIdentity, NodeMessage,
     ServerMessage,
 };
+use pushy_core::output::{Chunk, OutputChannel, Wanted};
 use pushy_core::reason::{Reason, ReasonCode};
 use pushy_core::time::Wall;
 use pushy_core::wire::{Limits, SessionKey, WireError, hmac_header, open_from_node};
@@ -392,4 +393,86 @@ fn debug_shows_no_secrets() {
     let output = Captured { stdout: Some("password".into()), stderr: None };
     assert!(!format!("{output:?}").contains("password"));
     assert!(!format!("{:?}", key()).contains('1'));
+}
+
+#[test]
+fn output_is_asked_for_and_comes() {
+    let wanted =
+        Wanted { job: job(), channel: OutputChannel::Both, offset: 1 << 40, max: 46_080, wait: 20_000 };
+    let request = ServerMessage::OutputRequest(wanted);
+    let body = request.encode(7, NOW);
+    let rest = format!(
+        r#""type":"output_request","job_id":"{JOB}","channel":"both","offset":1099511627776,"max":46080,"wait":20000}}"#
+    );
+    assert!(String::from_utf8_lossy(&body).ends_with(&rest), "{}", String::from_utf8_lossy(&body));
+    assert_eq!(FromServer::decode(&body).unwrap().message, request);
+
+    let chunk = |lost: u64, missing: bool, data: &[u8]| Chunk {
+        job: job(),
+        channel: OutputChannel::Stderr,
+        offset: 3,
+        total: 3 + data.len() as u64,
+        done: !missing,
+        lost,
+        missing,
+        data: data.to_vec(),
+    };
+    let check = |chunk: Chunk, tail: &str| {
+        let message = NodeMessage::OutputChunk(Box::new(chunk));
+        let body = message.encode(&sender(), 9, NOW);
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains(r#""type":"output_chunk""#) && text.ends_with(tail), "{text}");
+        assert_eq!(FromNode::decode(&body).unwrap().message, message);
+    };
+    let start = format!(r#""job_id":"{JOB}","channel":"stderr","offset":3,"#);
+    check(chunk(0, false, b"\xff\0"), &format!(r#"{start}"total":5,"done":true,"data":"/wA="}}"#));
+    check(
+        chunk(8, true, b""),
+        &format!(r#"{start}"total":3,"done":false,"lost":8,"missing":true,"data":""}}"#),
+    );
+}
+
+#[test]
+fn output_that_cannot_be_meant_is_passed_over() {
+    let node = |members: &str| {
+        let body = format!(
+            r#"{{"node":"a","org":"b","timestamp":"Tue, 04 Mar 2025 10:15:00 GMT","type":"output_chunk",{members}}}"#
+        );
+        FromNode::decode(body.as_bytes()).unwrap().message
+    };
+    let unknown = NodeMessage::Unknown { name: "output_chunk".into() };
+    let large = "QUFB".repeat(16_385);
+    for members in [
+        r#""job_id":null,"channel":"stdout","offset":0,"total":1,"data":"QQ==""#.to_owned(),
+        format!(r#""job_id":"{JOB}","channel":"stdin","offset":0,"total":1,"data":"QQ==""#),
+        format!(r#""job_id":"{JOB}","channel":"stdout","offset":-1,"total":1,"data":"QQ==""#),
+        format!(r#""job_id":"{JOB}","channel":"stdout","offset":0,"total":1,"data":"Q""#),
+        format!(r#""job_id":"{JOB}","channel":"stdout","offset":0,"total":1,"data":7"#),
+        format!(r#""job_id":"{JOB}","channel":"stdout","offset":1,"total":1,"data":"QQ==""#),
+        format!(
+            r#""job_id":"{JOB}","channel":"stdout","offset":18446744073709551615,"total":1,"data":"QQ==""#
+        ),
+        format!(r#""job_id":"{JOB}","channel":"stdout","offset":0,"total":99999,"data":"{large}""#),
+    ] {
+        assert_eq!(node(&members), unknown, "{}", &members[..80.min(members.len())]);
+    }
+    let server = |members: &str| {
+        let body =
+            format!(r#"{{"timestamp":"Tue, 04 Mar 2025 10:15:00 GMT","type":"output_request",{members}}}"#);
+        FromServer::decode(body.as_bytes()).unwrap().message
+    };
+    for members in [
+        r#""job_id":"x","channel":"stdout","offset":0,"max":1"#.to_owned(),
+        format!(r#""job_id":"{JOB}","channel":"x","offset":0,"max":1"#),
+        format!(r#""job_id":"{JOB}","channel":"stdout","offset":0,"max":0"#),
+        format!(r#""job_id":"{JOB}","channel":"stdout","max":1"#),
+    ] {
+        assert_eq!(server(&members), ServerMessage::Unknown { name: "output_request".into() }, "{members}");
+    }
+    let bounded = server(&format!(
+        r#""job_id":"{JOB}","channel":"stdout","offset":0,"max":99999999999,"wait":99999999"#
+    ));
+    let expected =
+        Wanted { job: job(), channel: OutputChannel::Stdout, offset: 0, max: 49_152, wait: 30_000 };
+    assert_eq!(bounded, ServerMessage::OutputRequest(expected));
 }

@@ -84,6 +84,8 @@ pub struct Config {
     pub max_nodes: u32,
     /// REST connections at once; `None`: what nodes leave.
     pub max_rest_connections: Option<u32>,
+    /// Listeners to output at once.
+    pub max_output_streams: u32,
     /// Connections from one address; `None`: no limit.
     pub max_connections_per_address: Option<u32>,
     /// The Chef server that knows who is who; `None`: the server's own directory does.
@@ -162,6 +164,7 @@ impl Config {
             )?,
             validate_client_node_name: r.boolean("validate_client_node_name", true)?,
             max_nodes: r.integer("max_nodes", 1, 1_000_000, 5_000)?,
+            max_output_streams: r.integer("max_output_streams", 1, 1_000_000, 1024)?,
             max_rest_connections: Some(r.integer("max_rest_connections", 0, 1_000_000, 0)?)
                 .filter(|n| *n > 0),
             max_connections_per_address: Some(r.integer("max_connections_per_address", 0, 1_000_000, 0)?)

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pushy_core::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
 use pushy_core::job::JobRequest;
-use pushy_core::server::{CancelAnswer, CurveKey, Input, NodeState, Output, RequestId, Server};
+use pushy_core::output::Wanted;
+use pushy_core::server::{CancelAnswer, CurveKey, Input, Output, OutputRead, RequestId, Server};
 use pushy_core::{Error, ErrorCode, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
@@ -77,6 +78,8 @@ pub enum Event {
         /// Where the answer goes.
         reply: Reply<CancelAnswer>,
     },
+    /// Somebody wants a piece of a node's output.
+    ReadOutput(NodeRef, Wanted, Reply<OutputRead>),
     /// Somebody wants to know something of the machine or the connections.
     Look(Look),
     /// A node was removed or has a new key.
@@ -142,6 +145,13 @@ impl Handle {
         self.ask(|reply| Event::CancelJob { org, job, nodes, by, reply }).await
     }
 
+    /// Asks a node for a piece of output, at once. No answer comes when the server is stopping.
+    pub fn read_output(&self, node: NodeRef, wanted: Wanted) -> oneshot::Receiver<OutputRead> {
+        let (reply, answer) = oneshot::channel();
+        self.post(Event::ReadOutput(node, wanted, reply));
+        answer
+    }
+
     /// Looks at the machine and the connections.
     ///
     /// # Errors
@@ -158,38 +168,6 @@ impl Handle {
     pub fn views(&self) -> u64 {
         self.views.load(Ordering::Acquire)
     }
-
-    /// Every node of the organization with a live state.
-    ///
-    /// # Errors
-    /// When the server is stopping.
-    pub async fn node_states(&self, org: OrgId) -> Result<Vec<(NodeName, NodeState)>> {
-        self.look(move |server, _| server.node_states(&org)).await
-    }
-
-    /// One node, known or not.
-    ///
-    /// # Errors
-    /// When the server is stopping.
-    pub async fn node_state(&self, node: NodeRef) -> Result<NodeState> {
-        self.look(move |server, _| server.node_state(&node)).await
-    }
-
-    /// How many nodes have a live state, and the ids of jobs in memory.
-    ///
-    /// # Errors
-    /// When the server is stopping.
-    pub async fn counts(&self) -> Result<(usize, Vec<JobId>)> {
-        self.look(|server, _| server.counts()).await
-    }
-
-    /// Connections with a complete handshake: nodes, subscribers.
-    ///
-    /// # Errors
-    /// When the server is stopping.
-    pub async fn connections(&self) -> Result<(usize, usize)> {
-        self.look(|_, broker| broker.connections()).await
-    }
 }
 
 /// Who waits for an answer of the machine.
@@ -197,6 +175,7 @@ enum Waiting {
     Config(Reply<Result<String>>),
     Job(Reply<Result<JobId>>),
     Cancel(Reply<CancelAnswer>),
+    Output(Reply<OutputRead>),
 }
 
 /// Owner of the machine.
@@ -336,6 +315,10 @@ impl Driver {
                 let request = self.expect(Waiting::Cancel(reply));
                 self.handle(Input::CancelJob { request, org, job, nodes, by });
             }
+            Event::ReadOutput(node, wanted, reply) => {
+                let request = self.expect(Waiting::Output(reply));
+                self.handle(Input::ReadOutput { request, node, wanted });
+            }
             Event::Saved(saved) => {
                 self.ops.saved(&saved);
                 match saved {
@@ -373,6 +356,12 @@ impl Driver {
             Output::Event { org, job, at, event, frame } => {
                 tracing::debug!(job = job.as_str(), event = event.name(), "event");
                 self.feeds.publish(org, job, at, &event, frame);
+            }
+            Output::OutputRead { request, read } => {
+                if let Some(Waiting::Output(reply)) = self.waiting.remove(&request) {
+                    // The listener may have hung up.
+                    let _ = reply.send(read);
+                }
             }
             Output::Log(entry) => log(&entry),
         }

@@ -34,6 +34,7 @@ mod init;
 pub mod keys;
 pub mod nodes;
 pub mod ops;
+mod outputs;
 pub mod principals;
 mod rest_limit;
 pub mod retention;
@@ -217,6 +218,7 @@ pub async fn run_with(
         store,
         driver: handle,
         feeds: Arc::clone(&feeds),
+        streams: outputs::Streams::new(config.max_output_streams as usize),
         node_states: api::NodeStates::default(),
         ops: Arc::clone(&ops),
         scheme: if tls.is_some() { "https" } else { "http" },

@@ -433,6 +433,8 @@ impl NodeHost {
                 self.spool.remove(&job);
             }
             Output::PinServerKey { pem } => self.pinned = Some(pem),
+            // Its commands print nothing.
+            Output::ReadOutput(_) => {}
             Output::Reloaded | Output::Exit { .. } => {}
             Output::Log { level, job, text } => {
                 if level > LogLevel::Debug {

@@ -354,6 +354,8 @@ impl ServerHost {
                 }
             }
             Output::Event { job, event, .. } => wishes.push(Wish::Event(job, event)),
+            // Nobody asks for output here.
+            Output::OutputRead { .. } => {}
             Output::Log(entry) => {
                 if entry.level > LogLevel::Debug {
                     self.log.push(format!("{now}: {:?} {:?} {}", entry.node, entry.job, entry.text));

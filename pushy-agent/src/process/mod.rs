@@ -4,6 +4,7 @@
 //! says so when it is built there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pushy_core::ids::{JobId, NodeName};
@@ -13,6 +14,7 @@ use pushy_core::whitelist::{CommandLine, Lock};
 use tokio::sync::mpsc;
 
 use crate::driver::Event;
+use crate::spool::{self, Spool};
 
 #[cfg(target_os = "linux")]
 mod cgroup;
@@ -59,6 +61,8 @@ pub struct Policy {
     pub cgroup: bool,
     /// How much of each output channel is kept while the job runs, in bytes.
     pub capture_limit: usize,
+    /// What is kept on disk of what jobs print.
+    pub spool: spool::Limits,
 }
 
 /// What preparing acquired: the user found and the lock held (7.5: until the run).
@@ -120,6 +124,7 @@ pub(crate) fn spawn(
     spec: &JobSpec,
     prepared: Prepared,
     policy: &Policy,
+    spool: Option<Arc<Spool>>,
     events: &mpsc::UnboundedSender<Event>,
 ) -> Result<Running, Reason> {
     let Prepared { user, lock, file } = prepared;
@@ -164,6 +169,7 @@ pub(crate) fn spawn(
         job: job.clone(),
         file,
         limit,
+        spool,
         grace: policy.grace,
         killed,
         events: events.clone(),

@@ -60,6 +60,7 @@ impl Bench {
             grace: Duration::from_millis(300),
             cgroup: true,
             capture_limit: 2_000,
+            spool: crate::spool::Limits::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Bench { dir, policy, runtime }
@@ -72,7 +73,7 @@ impl Bench {
             let (events, mut ends) = mpsc::unbounded_channel();
             let node = NodeName::new("web1").expect("a name");
             let job = JobId::new(JOB).expect("an id");
-            let running = spawn(&node, &job, spec, prepared, &self.policy, &events);
+            let running = spawn(&node, &job, spec, prepared, &self.policy, None, &events);
             let running = running.map_err(|why| why.to_string())?;
             during(&running).await;
             let end = tokio::time::timeout(DEADLINE, ends.recv())

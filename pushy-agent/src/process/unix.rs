@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use super::job_file::JobFile;
 use super::{Nursery, Tree};
 use crate::driver::Event;
+use crate::spool::{Side, Spool};
 
 /// Whom a job runs as.
 #[derive(Debug, Clone)]
@@ -247,6 +249,8 @@ pub(super) struct Watch {
     /// Removed when the job ends.
     pub(super) file: Option<JobFile>,
     pub(super) limit: usize,
+    /// Keeps all of the output.
+    pub(super) spool: Option<Arc<Spool>>,
     pub(super) grace: Duration,
     pub(super) killed: mpsc::Receiver<()>,
     pub(super) events: mpsc::UnboundedSender<Event>,
@@ -254,10 +258,10 @@ pub(super) struct Watch {
 
 /// Reads a process's output, ends it when asked and reports its end.
 pub(super) async fn watch(watch: Watch) {
-    let Watch { child: started, job, file, limit, grace, mut killed, events } = watch;
+    let Watch { child: started, job, file, limit, spool, grace, mut killed, events } = watch;
     let Started { mut child, tree, mut signals } = started;
-    let mut stdout = Channel::new(child.stdout.take().map(OwnedFd::from), limit);
-    let mut stderr = Channel::new(child.stderr.take().map(OwnedFd::from), limit);
+    let mut stdout = Channel::new(child.stdout.take().map(OwnedFd::from), limit, Side::Stdout, spool.clone());
+    let mut stderr = Channel::new(child.stderr.take().map(OwnedFd::from), limit, Side::Stderr, spool.clone());
     let mut asked = false;
     while !has_ended(tree.child()) {
         tokio::select! {
@@ -275,6 +279,9 @@ pub(super) async fn watch(watch: Watch) {
     stdout.drain();
     stderr.drain();
     drop((file, tree));
+    if let Some(spool) = spool {
+        spool.finish();
+    }
     let exit = status.map_or(Exit::Status(255), exit_of);
     let input = Input::Exited { job, exit, stdout: stdout.finish(), stderr: stderr.finish() };
     // Without a receiver the agent is gone.
@@ -349,6 +356,8 @@ async fn end(
 struct Channel {
     pipe: Option<pipe::Receiver>,
     collector: Collector,
+    side: Side,
+    spool: Option<Arc<Spool>>,
 }
 
 /// Bytes of one read.
@@ -358,10 +367,10 @@ const READ: usize = 8_192;
 const LAST_READS: usize = 160;
 
 impl Channel {
-    fn new(pipe: Option<OwnedFd>, limit: usize) -> Channel {
+    fn new(pipe: Option<OwnedFd>, limit: usize, side: Side, spool: Option<Arc<Spool>>) -> Channel {
         // It is a pipe, made a moment ago; without a reader the output is lost, not the job.
         let pipe = pipe.and_then(|fd| pipe::Receiver::from_owned_fd(fd).ok());
-        Channel { pipe, collector: Collector::new(limit) }
+        Channel { pipe, collector: Collector::new(limit), side, spool }
     }
 
     fn is_open(&self) -> bool {
@@ -393,6 +402,9 @@ impl Channel {
         match read(pipe, &mut buffer) {
             Ok(count @ 1..) => {
                 self.collector.push(&buffer[..count]);
+                if let Some(spool) = &self.spool {
+                    spool.push(self.side, &buffer[..count]);
+                }
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

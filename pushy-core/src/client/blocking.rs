@@ -14,11 +14,12 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
-use super::{JobWait, Progress, Settings};
+use super::{JobWait, OutputEvent, OutputStreams, Progress, Settings};
 use crate::api::{Channel, JobView, NodeState, Started};
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::{JobId, NodeName};
 use crate::job::JobRequest;
+use crate::output::OutputChannel;
 use crate::watch::WatchOptions;
 
 /// Ends blocking calls from outside. Clones are the same token; once cancelled it stays so.
@@ -153,6 +154,33 @@ impl Client {
         Ok(Wait { wait: self.client.wait(id, options), runtime: Arc::clone(&runtime) })
     }
 
+    /// What the commands of a job print; see [`super::Client::stream_outputs`].
+    ///
+    /// # Errors
+    /// [`ErrorCode::Internal`] when the system refuses what a runtime needs.
+    pub fn stream_outputs(
+        &self,
+        id: &JobId,
+        nodes: &[NodeName],
+        channel: OutputChannel,
+        follow: bool,
+    ) -> Result<Outputs> {
+        let runtime = self.runtime()?;
+        let _entered = runtime.enter();
+        let streams = self.client.stream_outputs(id, nodes, channel, follow);
+        Ok(Outputs { streams, runtime: Arc::clone(&runtime) })
+    }
+
+    /// What the commands of a job print while they run; see [`super::Client::stream_live`].
+    ///
+    /// # Errors
+    /// [`ErrorCode::Internal`] when the system refuses what a runtime needs.
+    pub fn stream_live(&self, id: &JobId, nodes: &[NodeName]) -> Result<Outputs> {
+        let runtime = self.runtime()?;
+        let _entered = runtime.enter();
+        Ok(Outputs { streams: self.client.stream_live(id, nodes), runtime: Arc::clone(&runtime) })
+    }
+
     /// Prepares any async use of the client to be run in slices.
     ///
     /// # Errors
@@ -261,6 +289,30 @@ impl Wait {
                 biased;
                 () = cancel.cancelled() => Some(Progress::GivenUp(interrupted())),
                 progress = wait.next() => Some(progress),
+                () = tokio::time::sleep(slice) => None,
+            }
+        })
+    }
+}
+
+/// Output of some nodes that can be read in slices.
+#[derive(Debug)]
+pub struct Outputs {
+    // Before the runtime: it is dropped first.
+    streams: OutputStreams,
+    runtime: Arc<Runtime>,
+}
+
+impl Outputs {
+    /// The next thing to show, within `slice`. `None`: nothing yet, call again. Cancelled: [`OutputEvent::Failed`] with
+    /// [`ErrorCode::Interrupted`]; with another token it goes on where it was.
+    pub fn next_within(&mut self, slice: Duration, cancel: &CancelToken) -> Option<OutputEvent> {
+        let streams = &mut self.streams;
+        self.runtime.block_on(async move {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Some(OutputEvent::Failed(interrupted())),
+                event = streams.next() => Some(event),
                 () = tokio::time::sleep(slice) => None,
             }
         })

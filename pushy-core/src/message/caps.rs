@@ -37,11 +37,15 @@ impl Caps {
     ];
 
     /// What our agent announces in every heartbeat.
-    pub const OF_NODE: Caps =
-        Caps::RESULTS.with(Caps::REASONS).with(Caps::CANCEL).with(Caps::TIMEOUT).with(Caps::PARAMS);
+    pub const OF_NODE: Caps = Caps::RESULTS
+        .with(Caps::REASONS)
+        .with(Caps::CANCEL)
+        .with(Caps::TIMEOUT)
+        .with(Caps::OUTPUT)
+        .with(Caps::PARAMS);
 
     /// What our server announces in every configuration, `nodes` only where it is switched on.
-    pub const OF_SERVER: Caps = Caps::RESULTS.with(Caps::REASONS);
+    pub const OF_SERVER: Caps = Caps::RESULTS.with(Caps::REASONS).with(Caps::OUTPUT);
 
     /// Whether all of `others` are in the set.
     pub const fn has(self, others: Caps) -> bool {

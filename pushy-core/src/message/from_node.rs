@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{Caps, Captured, DecodeError, JobRef, JobState, NodeMessage, cut};
+use super::{Caps, Captured, DecodeError, JobRef, JobState, NodeMessage, cut, output};
 use crate::ids::IncarnationId;
 use crate::reason::Reason;
 use crate::time::Wall;
@@ -74,6 +74,7 @@ impl<'a> FromNode<'a> {
             "succeeded" => NodeMessage::Succeeded { job, output },
             "failed" => NodeMessage::Failed { job, output, reason },
             "aborted" => NodeMessage::Aborted { job, reason },
+            "output_chunk" => output::chunk(job, members.piece),
             other => NodeMessage::Unknown { name: cut(other) },
         };
         Ok(FromNode {
@@ -102,10 +103,11 @@ fn text(member: Option<Member<'_>>) -> Option<String> {
 
 /// A member's value as far as any member of ours needs it. An array is read for the names of extensions, an object for a
 /// reason.
-enum Member<'a> {
+pub(super) enum Member<'a> {
     Null,
     Text(Cow<'a, str>),
     Number(u64),
+    True,
     Caps(Caps),
     Reason(Reason),
     Other,
@@ -122,8 +124,8 @@ impl<'de> Deserialize<'de> for Member<'de> {
             fn visit_unit<E>(self) -> Result<Member<'de>, E> {
                 Ok(Member::Null)
             }
-            fn visit_bool<E>(self, _: bool) -> Result<Member<'de>, E> {
-                Ok(Member::Other)
+            fn visit_bool<E>(self, value: bool) -> Result<Member<'de>, E> {
+                Ok(if value { Member::True } else { Member::Other })
             }
             fn visit_u64<E>(self, number: u64) -> Result<Member<'de>, E> {
                 Ok(Member::Number(number))
@@ -174,6 +176,7 @@ impl<'de> Deserialize<'de> for Member<'de> {
 
 #[derive(Default)]
 struct Members<'a> {
+    piece: output::Members<'a>,
     node: Option<Member<'a>>,
     org: Option<Member<'a>>,
     kind: Option<Member<'a>>,
@@ -212,6 +215,10 @@ impl<'de> Deserialize<'de> for Members<'de> {
                         Name::Stdout => &mut members.stdout,
                         Name::Stderr => &mut members.stderr,
                         Name::Reason => &mut members.reason,
+                        Name::Piece(name) => {
+                            members.piece.read(name, &mut map)?;
+                            continue;
+                        }
                         Name::Code | Name::Text | Name::Other => {
                             map.next_value::<IgnoredAny>()?;
                             continue;
@@ -242,6 +249,7 @@ enum Name {
     Reason,
     Code,
     Text,
+    Piece(output::Name),
     Other,
 }
 
@@ -269,7 +277,7 @@ impl<'de> Deserialize<'de> for Name {
                     "reason" => Name::Reason,
                     "code" => Name::Code,
                     "text" => Name::Text,
-                    _ => Name::Other,
+                    name => output::Name::of(name).map_or(Name::Other, Name::Piece),
                 })
             }
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Commit, DecodeError, JobRef, ServerMessage, cut, string_pairs};
+use super::{Commit, DecodeError, JobRef, ServerMessage, cut, output, string_pairs};
 use crate::ids::{IncarnationId, JobId};
 use crate::job::JobOptions;
 use crate::time::Wall;
@@ -52,6 +52,10 @@ impl FromServer {
             "cancel" => match job() {
                 Some(job) => ServerMessage::Cancel { job },
                 None => ServerMessage::Unknown { name: "cancel".into() },
+            },
+            "output_request" => match output::wanted(&members, job()) {
+                Some(wanted) => ServerMessage::OutputRequest(wanted),
+                None => ServerMessage::Unknown { name: "output_request".into() },
             },
             other => ServerMessage::Unknown { name: cut(other) },
         };

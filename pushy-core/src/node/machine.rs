@@ -18,6 +18,7 @@ use super::backoff;
 use super::heartbeater::{self, Heartbeater};
 use super::job_runner::{self, JobRunner};
 use super::link::{self, Link};
+use super::outputs::{self, Outputs};
 use super::publisher::Publisher;
 use super::reconfigurer::{self, Reconfigurer, Trigger};
 use super::replay::Replay;
@@ -69,6 +70,7 @@ pub struct Node {
     pinned: Option<String>,
     sequence: u64,
     results: Results,
+    asked: Outputs,
     pending: VecDeque<NodeMessage>,
     /// When the process of the current job is ended here.
     limit: Option<(JobId, Millis)>,
@@ -142,6 +144,7 @@ impl Node {
             pinned: restored.pinned,
             sequence: 0,
             results,
+            asked: Outputs::default(),
             pending: VecDeque::new(),
             limit: None,
             replay: Replay::default(),
@@ -211,6 +214,13 @@ impl Node {
                 self.log(LogLevel::Warn, None, format!("what this node is could not be published: {why}"));
                 self.publisher.failed(self.now.mono, retry, &mut *self.random);
             }
+            Input::OutputRead(piece) => self.output_read(piece),
+            Input::OutputGrew { job, ended } => self.asked.grew(self.now.mono, &job, ended),
+            Input::Drained { conn, messages } => {
+                if self.command.is_current(conn) {
+                    self.output(|asked, _, out| asked.drained(messages, out));
+                }
+            }
             Input::Reconfigure => self.trigger(Trigger::Operator),
             Input::Shutdown => {
                 self.stopping = true;
@@ -235,6 +245,7 @@ impl Node {
             self.heartbeater.next_deadline(),
             self.reconfigurer.next_deadline(),
             self.publisher.next_deadline(),
+            self.asked.next_deadline(),
             self.command.next_deadline(),
             self.heartbeat.next_deadline(),
             self.limit.as_ref().map(|(_, at)| *at),
@@ -285,6 +296,7 @@ impl Node {
         if self.publisher.pop_due(now) {
             self.outputs.push_back(Output::Publish);
         }
+        self.output(Outputs::due);
         if self.heartbeat.is_due(now) {
             self.connect(Port::Heartbeat);
         }
@@ -446,6 +458,7 @@ impl Node {
     fn link_lost(&mut self, port: Port) {
         match port {
             Port::Command => {
+                self.asked.disconnected();
                 self.beat(heartbeater::Input::Disconnected);
                 if planted(self.bug, Bug::JobLostWithConnection) {
                     self.runner = JobRunner::new();

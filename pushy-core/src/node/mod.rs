@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::curve_key::CurveKey;
 use crate::ids::{IncarnationId, JobId, NodeName, OrgName};
+use crate::output::Wanted;
 use crate::server::LogLevel;
 use crate::whitelist::Whitelist;
 use crate::zmtp::CurveSecret;
@@ -29,6 +30,7 @@ pub mod heartbeater;
 pub mod job_runner;
 mod link;
 mod machine;
+pub mod outputs;
 mod publisher;
 pub mod reconfigurer;
 mod replay;
@@ -158,6 +160,22 @@ pub enum Input {
         /// Whether the same may do later: the server was out of reach or overloaded.
         retry: bool,
     },
+    /// The answer to [`Output::ReadOutput`].
+    OutputRead(outputs::Piece),
+    /// A command whose output is kept has printed more, after a read that came to the end; or it has ended.
+    OutputGrew {
+        /// Which job.
+        job: JobId,
+        /// Whether nothing more will come.
+        ended: bool,
+    },
+    /// The network has taken messages: told after each that holds a piece of output.
+    Drained {
+        /// Which connection.
+        conn: u64,
+        /// How many messages it has taken since it was opened.
+        messages: u64,
+    },
     /// Fetch the configuration now (USR1).
     Reconfigure,
     /// End: kill the job, say so, [`Output::Exit`].
@@ -230,6 +248,8 @@ pub enum Output {
         /// Which job.
         job: JobId,
     },
+    /// Read a piece of a job's output; answered by [`Input::OutputRead`]. One at a time.
+    ReadOutput(Wanted),
     /// Keep this result on disk, 0600, for [`Restored`].
     SpoolResult(KeptResult),
     /// The result of this job need not be kept any longer.

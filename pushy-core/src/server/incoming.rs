@@ -55,7 +55,9 @@ impl Server {
         };
         from.sequence = said.sequence.or(from.sequence);
         let greeted = std::mem::replace(&mut from.greeted, true);
-        let known = remembers && node.seen.note(body);
+        // A piece of output changes nothing, and would push what does out of the memory.
+        let piece = matches!(said.message, NodeMessage::OutputChunk(_));
+        let known = remembers && !piece && node.seen.note(body);
         let since = self.now.mono - opened;
         let mut freshness = node.clocks.judge(said.timestamp, self.now.wall, since, self.clock_epoch);
         // A queue is first in, first out: behind a new message an old stamp is a clock's doing (G14).
@@ -83,6 +85,9 @@ impl Server {
             }
         }
         self.greet(id, greeted, incarnation, &message, known);
+        if let NodeMessage::OutputChunk(chunk) = message {
+            return self.output_came(id, *chunk);
+        }
         self.message(id, conn, message, freshness);
     }
 
@@ -155,7 +160,7 @@ impl Server {
                     self.word(&about(job), Said::Aborted, reason.clone());
                 }
             }
-            NodeMessage::Unknown { .. } => {
+            NodeMessage::OutputChunk(_) | NodeMessage::Unknown { .. } => {
                 self.log(LogLevel::Warn, Some(node), None, None, "a message of an unknown type".into());
             }
         }

@@ -4,6 +4,7 @@ use crate::event::Event;
 use crate::feed::Frame;
 use crate::ids::{JobId, NodeName, NodeRef, OrgId, OrgName};
 use crate::job::{JobRequest, JobStatus};
+use crate::output::Wanted;
 use crate::time::{Millis, Wall};
 
 use super::{CurveKey, Record};
@@ -164,6 +165,15 @@ pub enum Input {
         /// Who asks.
         by: String,
     },
+    /// Somebody authorized wants a piece of what a node's command printed. Answered by [`Output::OutputRead`].
+    ReadOutput {
+        /// Comes back with the answer.
+        request: RequestId,
+        /// The node.
+        node: NodeRef,
+        /// Which piece.
+        wanted: Wanted,
+    },
     /// Everything up to and including this ticket is kept.
     Persisted {
         /// Which.
@@ -260,6 +270,13 @@ pub enum Output {
         request: RequestId,
         /// What became of it.
         answer: CancelAnswer,
+    },
+    /// What became of [`Input::ReadOutput`].
+    OutputRead {
+        /// Which request.
+        request: RequestId,
+        /// The piece, or why there is none.
+        read: super::OutputRead,
     },
     /// Something happened to a job that is now stored: tell its feed.
     Event {

@@ -34,6 +34,7 @@ mod jobs;
 pub mod node_state;
 mod nodes;
 mod outgoing;
+mod outputs;
 mod planted;
 mod reasons;
 pub mod record;
@@ -48,6 +49,7 @@ pub use io::{
     CancelAnswer, ConnId, Input, LogEntry, LogLevel, NodeState, OnRestart, Output, Random, RefusedKey,
     RequestId, ServerConfig, ServerKeys, Ticket,
 };
+pub use outputs::{OutputRead, OutputView};
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use record::{Binding, FeedEnd, Record, Restored};
@@ -198,6 +200,7 @@ impl Server {
             }
             Input::Persisted { ticket } => self.persisted(ticket),
             Input::PersistFailed { ticket } => self.persist_failed(ticket),
+            Input::ReadOutput { request, node, wanted } => self.read_output(request, &node, wanted),
             Input::EndBindings { node, why } => self.end_bindings(&node, &why),
         }
         self.run_timers();
@@ -301,6 +304,7 @@ impl Server {
                 Timer::RetryJob(job) => self.retry_job(job),
                 Timer::RetryBindings => self.bindings.retry(),
                 Timer::Rehab(node) => self.node_hears(node, node_state::NodeEvent::RehabTimer),
+                Timer::Read(node, request) => self.read_is_late(node, request),
                 Timer::Life(node) => self.life_due(node),
                 Timer::Expiry(node) => self.binding_expiry_due(node),
             }

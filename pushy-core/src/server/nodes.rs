@@ -257,10 +257,11 @@ impl Server {
         let patience = self.patience();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if node.conn != Some(conn) {
-            return;
+            return self.reads_are_lost(id, conn);
         }
         node.conn = None;
         node.life = self.now.mono;
+        self.reads_are_lost(id, conn);
         self.note_availability(id);
         let Some(node) = self.nodes.get(&id) else { return };
         if node.phase == NodePhase::Absent {

@@ -60,6 +60,10 @@ impl Server {
                 tail = crate::message::ServerMessage::ResultAck { job: job.clone() }.tail();
                 &tail
             }
+            ToNode::OutputRequest(wanted) => {
+                tail = crate::message::ServerMessage::OutputRequest(wanted.clone()).tail();
+                &tail
+            }
         };
         let node = self.nodes.get_mut(&id)?;
         let conn = node.conn?;

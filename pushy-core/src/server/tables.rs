@@ -7,6 +7,7 @@ use crate::feed::Frame;
 use crate::ids::{IncarnationId, JobId, NodeName, NodeRef, OrgId, OrgName};
 use crate::job::{JobStatus, NodeStatus};
 use crate::message::{Caps, Tail};
+use crate::output::Wanted;
 use crate::time::{Millis, Wall};
 use crate::wire::SessionKey;
 
@@ -14,6 +15,7 @@ use super::freshness::{Clocks, Seen};
 use super::gate::Gate;
 use super::job_state::Phase;
 use super::node_state::NodePhase;
+use super::outputs::Read;
 use super::trouble::Trouble;
 use super::{ConnId, CurveKey, Output, RequestId};
 
@@ -44,6 +46,8 @@ pub(super) enum Timer {
     Rehab(NodeId),
     /// A node has been silent for too long.
     Life(NodeId),
+    /// A request for output is not answered.
+    Read(NodeId, RequestId),
     /// A node has not fetched its configuration for too long.
     Expiry(NodeId),
 }
@@ -83,6 +87,8 @@ pub(super) struct Node {
     pub(super) doing: Option<JobIx>,
     /// An `abort` is held back until the end of a job is stored.
     pub(super) abort_waits: bool,
+    /// Requests for output that it has not answered.
+    pub(super) reads: Vec<Read>,
     pub(super) keys: NodeKeys,
     pub(super) clocks: Clocks,
     pub(super) seen: Seen,
@@ -109,6 +115,7 @@ impl Node {
             jobs: BTreeSet::new(),
             doing: None,
             abort_waits: false,
+            reads: Vec::new(),
             keys: NodeKeys::default(),
             clocks: Clocks::default(),
             seen: Seen::default(),
@@ -272,6 +279,7 @@ pub(super) enum ToNode {
     Run(JobIx),
     Cancel(JobIx),
     ResultAck(JobId),
+    OutputRequest(Wanted),
 }
 
 /// What waits in the output queue.

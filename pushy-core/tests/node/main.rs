@@ -5,4 +5,5 @@ mod heartbeater;
 mod job_runner;
 mod lab;
 mod machine;
+mod outputs;
 mod reconfigurer;

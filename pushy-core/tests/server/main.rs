@@ -9,6 +9,7 @@ mod jobs;
 mod lab;
 mod no_panic;
 mod nodes;
+mod outputs;
 mod reasons;
 mod resync;
 mod trouble;

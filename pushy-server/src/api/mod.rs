@@ -11,6 +11,7 @@ mod negotiate;
 mod node_states;
 mod nodes;
 mod status;
+mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +22,12 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use pushy_core::ids::OrgName;
+use pushy_core::output::OutputChannel;
 
 use crate::driver::Handle;
 use crate::feeds::Hub;
 use crate::ops::{self, Ops};
+use crate::outputs::Streams;
 use crate::principals::Principals;
 use crate::store::Store;
 use error::Failure;
@@ -47,6 +50,8 @@ pub struct Api {
     pub driver: Handle,
     /// What happens to jobs.
     pub feeds: Arc<Hub>,
+    /// Who listens to output.
+    pub streams: Streams,
     /// The last answers about all nodes.
     pub node_states: NodeStates,
     /// `http` or `https`: what the listener speaks.
@@ -72,6 +77,7 @@ enum Resource<'a> {
     Job { org: &'a str, id: &'a str },
     Cancel { org: &'a str, id: &'a str },
     Output { org: &'a str, id: &'a str, node: &'a str, stderr: bool },
+    Stream { org: &'a str, id: &'a str, node: &'a str, channel: OutputChannel },
     NodeStates { org: &'a str },
     NodeState { org: &'a str, node: &'a str },
     Feed { org: &'a str },
@@ -114,6 +120,9 @@ impl<'a> Resource<'a> {
             ["organizations", org, "pushy", "jobs", id, "output", node, channel @ ("stdout" | "stderr")] => {
                 Resource::Output { org, id, node, stderr: channel == "stderr" }
             }
+            ["organizations", org, "pushy", "jobs", id, "stream", node, channel] => {
+                Resource::Stream { org, id, node, channel: OutputChannel::from_text(channel)? }
+            }
             ["organizations", org, "pushy", "node_states"] => Resource::NodeStates { org },
             ["organizations", org, "pushy", "node_states", node] => Resource::NodeState { org, node },
             ["organizations", org, "pushy", "job_status_feed"] => Resource::Feed { org },
@@ -141,6 +150,7 @@ impl<'a> Resource<'a> {
             | Resource::Config { .. }
             | Resource::Job { .. }
             | Resource::Output { .. }
+            | Resource::Stream { .. }
             | Resource::NodeStates { .. }
             | Resource::NodeState { .. }
             | Resource::Feed { .. }
@@ -160,6 +170,7 @@ impl<'a> Resource<'a> {
             | Resource::Job { org, .. }
             | Resource::Cancel { org, .. }
             | Resource::Output { org, .. }
+            | Resource::Stream { org, .. }
             | Resource::NodeStates { org }
             | Resource::NodeState { org, .. }
             | Resource::Feed { org }
@@ -186,6 +197,7 @@ impl Resource<'_> {
             Resource::Job { .. } => "job",
             Resource::Cancel { .. } => "cancel",
             Resource::Output { .. } => "output",
+            Resource::Stream { .. } => "stream",
             Resource::NodeStates { .. } => "node_states",
             Resource::NodeState { .. } => "node_state",
             Resource::Feed { .. } => "feed",
@@ -287,6 +299,9 @@ async fn answer(
         Resource::Job { id, .. } => jobs::get(api, parts, caller, id).await,
         Resource::Cancel { id, .. } => cancel::post(api, parts, caller, id, &body).await,
         Resource::Output { id, node, stderr, .. } => jobs::output(api, parts, caller, id, node, stderr).await,
+        Resource::Stream { id, node, channel, .. } => {
+            stream::get(api, parts, caller, id, node, channel).await
+        }
         Resource::NodeStates { .. } => node_states::list(api, parts, caller).await,
         Resource::NodeState { node, .. } => node_states::get(api, parts, caller, node).await,
         Resource::Feed { .. } => feeds::organization(api, parts, caller).await,
@@ -352,6 +367,13 @@ mod tests {
             Some(Resource::Output { org: "a", id: "1", node: "n", stderr: true }),
         );
         check("/organizations/a/pushy/jobs/1/output/n/stdout/x", None);
+        check("/organizations/a/pushy/jobs/1/output/n/both", None);
+        let channel = OutputChannel::Both;
+        check(
+            "/organizations/a/pushy/jobs/1/stream/n/both",
+            Some(Resource::Stream { org: "a", id: "1", node: "n", channel }),
+        );
+        check("/organizations/a/pushy/jobs/1/stream/n/all", None);
         check("/organizations/a/pushy/jobs/1/output/n/stdout/x/y/z", None);
         check("/organizations/a/pushy/node_states/n", Some(Resource::NodeState { org: "a", node: "n" }));
         check("/organizations//pushy/jobs", None);

@@ -129,6 +129,11 @@ pub const SETTINGS: &[Setting] = &[
         help: "REST connections at once, feeds included; more are closed. 0: what the limit of open files leaves beside max_nodes, from 192 to 4096",
     },
     Setting {
+        name: "max_output_streams",
+        default: "1024",
+        help: "listeners to the output of commands at once; each may hold up to a window of 360 KB, all of them together some 50 MB",
+    },
+    Setting {
         name: "max_connections_per_address",
         default: "0",
         help: "connections taken from one network address on each node port; 0: no limit",

@@ -101,6 +101,7 @@ pub(crate) const ROUTES: &[&str] = &[
     "job",
     "cancel",
     "output",
+    "stream",
     "node_states",
     "node_state",
     "feed",

@@ -48,7 +48,7 @@ async fn whole(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 /// The bytes of chunks, whole or cut.
-fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(line) = bytes.windows(2).position(|w| w == b"\r\n") {
         let size = std::str::from_utf8(&bytes[..line]).expect("a size");

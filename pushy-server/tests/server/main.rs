@@ -16,6 +16,7 @@ mod nginx;
 mod node;
 mod nodes;
 mod ops;
+mod outputs;
 #[path = "../../../tests/postgres.rs"]
 #[allow(unreachable_pub)] // elsewhere it is a module of a library
 mod postgres;

@@ -20,7 +20,7 @@ module Pushy
   # {ForbiddenError}, {NotFoundError} and {ServerError} for an answer that says no.
   class Client
     private_class_method :connect
-    private :start, :fetch_output, :watch, :cancel, :select_nodes
+    private :start, :fetch_output, :stream, :live, :printed, :watch, :cancel, :select_nodes
 
     # Opens nothing: the first request does.
     #
@@ -133,6 +133,40 @@ module Pushy
     # @raise [NotFoundError] while the command runs, and when nothing was kept
     def output(id, node, channel: "stdout")
       fetch_output(id, node, channel.to_s)
+    end
+
+    # Both channels while commands run, beside a wait for them; silent about nodes and servers that keep output only at the
+    # end of a job.
+    #
+    # @param id [String]
+    # @param nodes [Array<String>]
+    # @yieldparam kind [Symbol] as in {#stream_output}
+    # @yieldparam text [String]
+    # @return [Boolean] whether all of it could be had
+    def stream_live(id, nodes, &block)
+      live(id, nodes, &block)
+    end
+
+    # The names of a job's nodes that have printed something.
+    #
+    # @param id [String]
+    # @return [Array<String>]
+    def nodes_with_output(id)
+      printed(id)
+    end
+
+    # What commands print, all of it, from the nodes that keep it: lines under the names of several nodes, of one node
+    # the bytes as they were written.
+    #
+    # @param id [String]
+    # @param nodes [Array<String>] none: every node that has printed something
+    # @param channel [String, Symbol] stdout, stderr or both
+    # @param follow [Boolean] whether to go on until the commands have ended
+    # @yieldparam kind [Symbol] :stdout and :stderr, bytes; :notice, something to know; :error, what could not be had
+    # @yieldparam text [String] binary when it is bytes
+    # @return [Boolean] whether all of it could be had
+    def stream_output(id, nodes = [], channel: "stdout", follow: false, &block)
+      stream(id, nodes, channel.to_s, follow ? true : false, &block)
     end
   end
 end

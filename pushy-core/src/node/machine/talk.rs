@@ -1,14 +1,15 @@
 //! What comes over the two connections, what goes out, and what the job asks for.
 
 use super::{
-    Bug, Caps, Captured, Channel, JobRef, KeptResult, Limits, LogLevel, MAX_SERVER_BODY, Node, NodeMessage,
-    Output, PENDING, ServerMessage, Trigger, WireError, capture, heartbeater, job_runner, planted,
-    reconfigurer, wire,
+    Bug, Caps, Captured, Channel, JobRef, KeptResult, Limits, LogLevel, MAX_SERVER_BODY, Millis, Node,
+    NodeMessage, Output, Outputs, PENDING, ServerMessage, Trigger, WireError, capture, heartbeater,
+    job_runner, outputs, planted, reconfigurer, wire,
 };
 use crate::ids::JobId;
 use crate::job::JobOptions;
 use crate::message::Commit;
 use crate::node::JobSpec;
+use crate::output::{Chunk, Wanted};
 use crate::reason::{Reason, ReasonCode};
 use crate::whitelist::Verdict;
 
@@ -75,8 +76,12 @@ impl Node {
         };
         self.beat(heartbeater::Input::Answered);
         self.beat(heartbeater::Input::Authenticated);
-        let acts = !matches!(message, ServerMessage::Ack | ServerMessage::ResultAck { .. });
-        if acts && !self.replay.is_new(body) {
+        // Reading output twice does no harm, and would push what must not act twice out of the memory.
+        let harmless = matches!(
+            message,
+            ServerMessage::Ack | ServerMessage::ResultAck { .. } | ServerMessage::OutputRequest(_)
+        );
+        if !harmless && !self.replay.is_new(body) {
             return self.log(LogLevel::Warn, None, format!("dropped a repeated {}", message.type_name()));
         }
         match message {
@@ -111,6 +116,9 @@ impl Node {
                     self.outputs.push_back(Output::DropResult { job });
                 }
             }
+            ServerMessage::OutputRequest(wanted) => self.output(|asked, now, out| {
+                asked.asked(now, wanted, out);
+            }),
             ServerMessage::Heartbeat { .. } | ServerMessage::Unknown { .. } => {
                 self.log(
                     LogLevel::Debug,
@@ -196,6 +204,52 @@ impl Node {
         let Some(session) = &self.session else { return };
         let header = wire::hmac_header(&session.key.0, &body);
         self.outputs.push_back(Output::Send { conn, header, body });
+    }
+
+    // ---- its output
+
+    pub(super) fn output(&mut self, does: impl FnOnce(&mut Outputs, Millis, &mut Vec<outputs::Action>)) {
+        let mut actions = Vec::new();
+        does(&mut self.asked, self.now.mono, &mut actions);
+        for action in actions {
+            match action {
+                outputs::Action::Read(mut wanted) => {
+                    wanted.max = wanted.max.min(self.chunk_room(&wanted));
+                    self.outputs.push_back(Output::ReadOutput(wanted));
+                }
+                outputs::Action::Send(chunk) => {
+                    let counts = chunk.data.len() >= outputs::COUNTED;
+                    self.send(&NodeMessage::OutputChunk(chunk));
+                    if counts {
+                        self.asked.sent(self.sequence);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn output_read(&mut self, piece: outputs::Piece) {
+        let runs = self.runner.job().cloned();
+        self.output(|asked, now, out| asked.read(now, piece, runs.as_ref(), out));
+    }
+
+    /// How many bytes of output fit into one message.
+    fn chunk_room(&self, wanted: &Wanted) -> u32 {
+        let advertised = self.session.as_ref().and_then(|session| session.config.max_body_size);
+        let limit = self.max_body.min(advertised.unwrap_or(usize::MAX));
+        let widest = Chunk {
+            job: wanted.job.clone(),
+            channel: wanted.channel,
+            offset: u64::MAX,
+            total: u64::MAX,
+            done: false,
+            lost: u64::MAX,
+            missing: true,
+            data: Vec::new(),
+        };
+        let empty =
+            NodeMessage::OutputChunk(Box::new(widest)).encode(&self.me, u64::MAX, self.now.wall).len();
+        u32::try_from(limit.saturating_sub(empty) / 4 * 3).unwrap_or(u32::MAX).max(1)
     }
 
     // ---- the job

@@ -10,8 +10,9 @@ use magnus::{
 use pushy_core::api::{Channel, JobView, NodeState, Statuses, V1_NOTICE, node_names};
 use pushy_core::auth::{SigningKey, Version};
 use pushy_core::client::blocking::{self, CancelToken, Operation};
-use pushy_core::client::{Progress, ProxySettings, Settings, TlsSettings};
+use pushy_core::client::{OutputEvent, Progress, ProxySettings, Settings, TlsSettings};
 use pushy_core::ids::{JobId, NodeName};
+use pushy_core::output::OutputChannel;
 use pushy_core::present::{self, Screen, progress_line};
 use pushy_core::time::Millis;
 use pushy_core::watch::{Exit, WatchOptions};
@@ -114,6 +115,34 @@ fn state(ruby: &Ruby, state: &NodeState) -> Result<RHash, magnus::Error> {
     Ok(hash)
 }
 
+/// Passes output to the block, with the lock held; answers whether all of it could be had.
+fn tell_output(ruby: &Ruby, begun: pushy_core::Result<blocking::Outputs>) -> Result<bool, magnus::Error> {
+    let mut outputs = begun.map_err(|e| error::raise(ruby, &e))?;
+    let mut whole = true;
+    loop {
+        let event = gvl::without_gvl(ruby, |slice, wanted| {
+            outputs.next_within(slice, wanted).filter(|event| match event {
+                OutputEvent::Failed(error) => !is_interrupted(wanted, Some(error)),
+                _ => true,
+            })
+        })?;
+        let (kind, text) = match event {
+            OutputEvent::Over => return Ok(whole),
+            OutputEvent::Bytes { stderr, bytes } => {
+                (if stderr { "stderr" } else { "stdout" }, ruby.str_from_slice(&bytes))
+            }
+            OutputEvent::Notice(text) => ("notice", ruby.str_new(&text)),
+            OutputEvent::Failed(error) => {
+                whole = false;
+                ("error", ruby.str_new(error.message()))
+            }
+        };
+        if ruby.block_given() {
+            ruby.yield_values::<_, Value>((ruby.to_symbol(kind), text))?;
+        }
+    }
+}
+
 impl Client {
     /// The job's id, the line that says so, and what to warn of.
     fn start(
@@ -153,6 +182,39 @@ impl Client {
         let bytes =
             run(ruby, this.0.begin(move |client| async move { client.output(&id, &node, channel).await }))?;
         Ok(ruby.str_from_slice(&bytes))
+    }
+
+    fn printed(ruby: &Ruby, this: &Client, id: String) -> Result<Vec<String>, magnus::Error> {
+        let id = job_id(ruby, &id)?;
+        let job = run(ruby, this.0.begin(|client| async move { client.job(&id).await }))?;
+        Ok(job.nodes_with_output(false).iter().map(ToString::to_string).collect())
+    }
+
+    /// What nodes print, to the block, with the lock held: `:stdout` or `:stderr` with bytes, `:notice` or `:error` with a
+    /// line. No names: every node that has printed something. Answers whether all of it could be had.
+    fn stream(
+        ruby: &Ruby,
+        this: &Client,
+        id: String,
+        names: Vec<String>,
+        channel: String,
+        follow: bool,
+    ) -> Result<bool, magnus::Error> {
+        let id = job_id(ruby, &id)?;
+        let channel = OutputChannel::parse(&channel).map_err(|e| error::raise(ruby, &e))?;
+        let mut nodes = names.iter().map(|name| node_name(ruby, name)).collect::<Result<Vec<_>, _>>()?;
+        if nodes.is_empty() {
+            let of = id.clone();
+            let job = run(ruby, this.0.begin(|client| async move { client.job(&of).await }))?;
+            nodes = job.nodes_with_output(follow);
+        }
+        tell_output(ruby, this.0.stream_outputs(&id, &nodes, channel, follow))
+    }
+
+    fn live(ruby: &Ruby, this: &Client, id: String, names: Vec<String>) -> Result<bool, magnus::Error> {
+        let id = job_id(ruby, &id)?;
+        let nodes = names.iter().map(|name| node_name(ruby, name)).collect::<Result<Vec<_>, _>>()?;
+        tell_output(ruby, this.0.stream_live(&id, &nodes))
     }
 
     fn node_states(ruby: &Ruby, this: &Client) -> Result<RArray, magnus::Error> {
@@ -257,6 +319,9 @@ pub(crate) fn init(ruby: &Ruby, module: RModule) -> Result<(), magnus::Error> {
     class.define_singleton_method("connect", function!(connect, 3))?;
     class.define_private_method("start", method!(Client::start, 1))?;
     class.define_private_method("fetch_output", method!(Client::output, 3))?;
+    class.define_private_method("printed", method!(Client::printed, 1))?;
+    class.define_private_method("live", method!(Client::live, 2))?;
+    class.define_private_method("stream", method!(Client::stream, 4))?;
     class.define_private_method("watch", method!(Client::watch, 4))?;
     class.define_private_method("cancel", method!(Client::cancel, 2))?;
     class.define_private_method("select_nodes", method!(Client::nodes_of_job, 2))?;

@@ -55,6 +55,12 @@ module Pushy
 
     def output(*args, **options) = answer(:output, *args, **options)
 
+    def stream_output(*args, **options, &block) = answer(:stream_output, *args, **options, &block)
+
+    def stream_live(*args, &block) = answer(:stream_live, *args, &block)
+
+    def nodes_with_output(id) = answer(:nodes_with_output, id)
+
     def node_states = answer(:node_states)
 
     def node_state(name) = answer(:node_state, name)

@@ -13,7 +13,7 @@ RSpec.describe Chef::Knife::JobStart do
     pushy_calls.find { |call| call.first == :start_job }.last
   end
 
-  before { pushy_answers(start_job: id, wait: outcome) }
+  before { pushy_answers(start_job: id, wait: outcome, stream_live: true) }
 
   describe "what it asks for" do
     it "gives the names, the quorum of 100% and no environment when nothing else is said" do
@@ -67,6 +67,35 @@ RSpec.describe Chef::Knife::JobStart do
     it "waits at the interval asked for" do
       start("x", "web1", poll_interval: "0.5")
       expect(pushy_calls.last).to eq([:wait, id, { poll_interval: 0.5, joined: false }])
+    end
+  end
+
+  describe "output of captured commands" do
+    before do
+      live = lambda do |_id, _nodes, &block|
+        { stdout: "web1 | \xFFone\n", stderr: "web1 | two\n", notice: "7 bytes more" }.each { |kind, text| block.call(kind, text.b) }
+      end
+      waiting = lambda do |_id, **, &block|
+        sleep(0.1)
+        block.call(:line, "Complete.")
+        outcome
+      end
+      pushy_answers(start_job: id, wait: waiting, stream_live: live)
+    end
+
+    it "is printed as it comes, and what is said of the job apart from it" do
+      ending = start("x", "web1", capture_output: true)
+      expect(ending.stdout.b).to include("web1 | \xFFone\n".b)
+      expect(ending.stdout).not_to include("Complete.")
+      expect(ending.stderr).to include("web1 | two\n", "7 bytes more", "Complete.")
+    end
+
+    it "is left alone when asked, for programs, and without capture" do
+      [{ capture_output: true, no_stream: true }, { capture_output: true, format: "json" }, {}].each do |settings|
+        pushy_calls.clear
+        start("x", "web1", **settings)
+        expect(pushy_calls.map(&:first)).not_to include(:stream_live), settings.to_s
+      end
     end
   end
 

@@ -47,7 +47,13 @@ class Chef
              long: "--capture",
              boolean: true,
              default: false,
-             description: "Keep what the command prints; see it with knife job output."
+             description: "Print what the command prints as it comes, and keep it for knife job output."
+
+      option :no_stream,
+             long: "--no-stream",
+             boolean: true,
+             default: false,
+             description: "With --capture: do not print what the command prints while it runs."
 
       option :with_env,
              long: "--with-env JSON",
@@ -104,6 +110,7 @@ class Chef
             request[:nodes] ||= client.nodes_of_job(config[:from_job], where: config[:where])
             id = start(client, request)
             finish_unwatched(id) if config[:nowait]
+            stream(client, id, request[:nodes]) if config[:capture_output] && !config[:no_stream] && !ui.interchange?
             watch(client, id, poll_interval)
           end
         end
@@ -170,6 +177,43 @@ class Chef
         def finish_unwatched(id)
           output({ "id" => id }) if ui.interchange?
           exit 0
+        end
+
+        # What the commands print, beside the wait for their end.
+        def stream(client, id, nodes)
+          [ui.stdout, ui.stderr].each { |io| io.binmode if io.respond_to?(:binmode) }
+          @live = Thread.new do
+            client.stream_live(id, nodes) { |kind, text| show_output(kind, text) }
+          rescue Pushy::Error => e
+            ui.warn(e.message)
+          end
+        end
+
+        def show_output(kind, text)
+          return ui.warn(text) unless %i[stdout stderr].include?(kind)
+
+          to = kind == :stdout ? ui.stdout : ui.stderr
+          to.write(text)
+          to.flush if to.respond_to?(:flush)
+          @broken_line = !text.end_with?("\n") if kind == :stdout
+        end
+
+        # The end of the output comes before what is said of the end of the job.
+        def follow(client, id, **options)
+          outcome = super
+          # The rest of the output may take so many seconds to come.
+          @live&.join(30)
+          ui.stdout.write("\n") if @broken_line
+          outcome
+        end
+
+        # With output of commands on standard output, what is said of the job goes to standard error.
+        def show(kind, text)
+          @live && kind == :line ? ui.info(text) : super
+        end
+
+        def screen
+          @live ? {} : super
         end
 
         def start(client, request)

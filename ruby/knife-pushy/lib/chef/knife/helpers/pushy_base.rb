@@ -10,6 +10,8 @@ class Chef
     module PushyBase
       # The interrupt's exit code in Pushy's table; knife's own handler ends with the same.
       INTERRUPTED = 2
+      # That of an answer that says no.
+      MISSING = 100
 
       private
 
