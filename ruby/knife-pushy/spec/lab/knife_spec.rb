@@ -80,6 +80,58 @@ RSpec.describe "knife with the installed gems", skip: Lab.missing do
     expect(run.stderr).to match(/\AInterrupted\. The job goes on; look at it with: knife job status \h{32}\n\z/)
   end
 
+  describe "on a terminal" do
+    it "rewrites a line, asks at Ctrl-C and cancels at the second" do
+      run = lab.knife_on_terminal("job", "start", "long", "web3") do |shows, press|
+        shows.("1 running")
+        press.("\x03")
+        shows.("Enter waits on:")
+        press.("\x03")
+      end
+      expect(run.stdout).to match(/\rRunning 0:\d\d  0\/1 done.*Cancelling the job on 1 nodes\..*\r\n(\r\e\[K)?Aborted\.\r\n/m)
+      expect(run.status).to eq(23)
+    end
+
+    it "leaves the job running on request" do
+      run = lab.knife_on_terminal("job", "start", "long", "web3") do |shows, press|
+        shows.("1 running")
+        press.("\x03")
+        shows.("Enter waits on:")
+        press.("d\n")
+      end
+      expect(run).to have_attributes(status: 2, stdout: /Interrupted\. The job goes on; look at it with: knife job status/)
+      id = run.stdout[/\h{32}/]
+      expect(lab.knife("job", "cancel", id, gems: %i[ours])).to have_attributes(status: 0, stdout: "Cancelled on web3.\n")
+    end
+  end
+
+  it "watches a job, and cancels it" do
+    id = lab.knife("job", "start", "--nowait", "long", "web3", gems: %i[ours]).stdout[/\h{32}/]
+    expect(lab.knife("job", "cancel", id, "web1", gems: %i[ours])).to have_attributes(
+      status: 100, stderr: /the job has no node "web1"/
+    )
+    expect(lab.knife("job", "cancel", id, gems: %i[ours])).to have_attributes(
+      status: 0, stdout: "Cancelled on web3.\n", stderr: ""
+    )
+    run = lab.knife("job", "watch", id, gems: %i[ours])
+    expect(run).to have_attributes(status: 23, stdout: /\AAborted\.\n.*^  aborted: web3\n/m, stderr: "")
+    expect(lab.knife("job", "cancel", id, "-F", "json", gems: %i[ours]).stdout).to include('"nodes": [')
+  end
+
+  it "shows why, and starts again where it failed" do
+    run = lab.knife("job", "start", "fails", "-q", "2", "web1", "web2", "other", gems: %i[ours])
+    expect(run).to have_attributes(status: 20, stdout: /^counts: +2 failed, 1 nacked$/)
+    expect(run.stdout).to match(/^reasons:\n  other: .* \(not_whitelisted\)\n  web1: .*\b3 \(exit\)\n  web2: .*\b3 \(exit\)\n/)
+    id = run.stdout[/\h{32}/]
+    expect(lab.knife("job", "status", id, gems: %i[ours]).stdout).to eq(run.stdout.split("Complete.\n").last)
+    again = lab.knife("job", "start", "tomcat6_restart", "--from-job", id, "--where", "failed", "-F", "json", gems: %i[ours])
+    expect(JSON.parse(again.stdout)).to include("nodes" => { "succeeded" => %w[web1 web2] })
+    id = JSON.parse(again.stdout)["id"]
+    none = lab.knife("job", "start", "tomcat6_restart", "--from-job", id, "-F", "json", gems: %i[ours])
+    expect(none.status).to eq(1)
+    expect(JSON.parse(none.stdout)["error"]).to include("exit_status" => 1)
+  end
+
   it "serves the original knife-push too" do
     run = lab.knife("job", "start", "tomcat6_restart", "web2", gems: %i[theirs])
     expect(run).to have_attributes(status: 0, stdout: /^Started\.  Job ID: (\h{32})\n.*^env:\n.*^status: +complete$/m)

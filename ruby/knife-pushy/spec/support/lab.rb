@@ -3,6 +3,7 @@
 require "fileutils"
 require "json"
 require "open3"
+require "pty"
 require "timeout"
 require "tmpdir"
 
@@ -68,6 +69,24 @@ class Lab
       text = stdout.gets + stdout.gets
       Process.kill(signal, thread.pid)
       Run.new(thread.value.exitstatus, text + stdout.read, stderr.read)
+    end
+  end
+
+  # Runs knife on a terminal. The block gets what waits for a text, and what presses keys.
+  def knife_on_terminal(*arguments)
+    environment, *words = command(arguments, %i[ours])
+    PTY.spawn(environment.merge("TERM" => "xterm"), *words) do |screen, keys, pid|
+      text = +""
+      shows = lambda do |wanted|
+        Timeout.timeout(60) { text << screen.readpartial(4096) until text.include?(wanted) }
+      end
+      yield shows, ->(pressed) { keys.write(pressed) }
+      begin
+        Timeout.timeout(60) { loop { text << screen.readpartial(4096) } }
+      rescue Errno::EIO, EOFError
+        nil # the terminal is closed: knife has ended
+      end
+      return Run.new(Process.wait2(pid).last.exitstatus, text, "")
     end
   end
 
