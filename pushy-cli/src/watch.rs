@@ -161,7 +161,7 @@ async fn cancel(client: &Client, id: &JobId, ui: &Ui) -> bool {
         _ = tokio::signal::ctrl_c() => Err(Error::new(ErrorCode::Interrupted, "interrupted before the server answered")),
     };
     match outcome {
-        Ok(cancelled) => ui.aside(&format!("Cancelling the job on {} nodes.", cancelled.nodes.len())),
+        Ok(_) => ui.aside("Cancelling the job."),
         // It has ended meanwhile, and the wait is about to say so.
         Err(error) if error.code() == ErrorCode::InvalidState => {}
         Err(error) => {

@@ -100,7 +100,7 @@ impl Exit {
 
 /// What a wait asks on a terminal after a first Ctrl-C; the answer is typed behind it.
 pub const INTERRUPT_QUESTION: &str =
-    "Interrupted; the job goes on. Ctrl-C again cancels it, d leaves it running, Enter waits on:";
+    "Interrupted. Ctrl-C cancels the job, d leaves it running, Enter waits on:";
 
 /// The line that says where a job stands, in knife's words (10.2).
 pub fn state_line(job: &JobView) -> String {

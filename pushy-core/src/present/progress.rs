@@ -31,8 +31,8 @@ const YELLOW: &str = "33";
 
 /// The line, shorter than the screen is wide, without an end of line.
 pub fn progress_line(tally: &Tally, screen: Screen) -> String {
-    // The last column stays free: some terminals begin a new line when it is written.
-    let room = screen.columns.unwrap_or(COLUMNS).saturating_sub(1);
+    // The last column stays free: some terminals begin a new line when it is written. So do two for a ^C that they show.
+    let room = screen.columns.unwrap_or(COLUMNS).saturating_sub(3);
     let done = tally.total() - tally.in_progress();
     let head = [
         format!("{} {}  {done}/{} done", word(tally.status), clock(tally.elapsed), tally.total()),

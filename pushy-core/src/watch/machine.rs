@@ -348,21 +348,25 @@ impl Watch {
 
     /// When the line of the board is to be shown: while the feed speaks, nobody asks at that moment.
     fn line_due(&self) -> Option<Millis> {
-        if self.options.tallies || !matches!(self.feed, Feed::Live(_)) {
-            return None;
-        }
-        let line = self.board.as_ref()?.tally().state_line();
+        let live = matches!(self.feed, Feed::Live(_));
+        let line = self.line().filter(|_| live)?;
         (line != self.shown).then_some(self.quiet_until)
     }
 
     fn show_line(&mut self, now: Millis) {
-        let Some(board) = self.board.as_ref().filter(|_| !self.options.tallies) else { return };
-        let line = board.tally().state_line();
-        if line != self.shown {
+        if let Some(line) = self.line().filter(|line| *line != self.shown) {
             self.outputs.push_back(Output::Line(line.clone()));
             self.shown = line;
             self.quiet_until = now + self.options.poll_interval;
         }
+    }
+
+    /// What there is to show. When the feed has told of every node's end, that of the job is about to follow: saying that
+    /// none is in progress would depend on which of two packets it comes in.
+    fn line(&self) -> Option<String> {
+        let tally = self.board.as_ref().filter(|_| !self.options.tallies)?.tally();
+        let ending = tally.in_progress() == 0 && matches!(self.feed, Feed::Live(_));
+        (!ending).then(|| tally.state_line())
     }
 
     fn tally_changed(&mut self, now: Millis) {

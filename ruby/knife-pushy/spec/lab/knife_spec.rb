@@ -88,7 +88,7 @@ RSpec.describe "knife with the installed gems", skip: Lab.missing do
         shows.("Enter waits on:")
         press.("\x03")
       end
-      expect(run.stdout).to match(/\rRunning 0:\d\d  0\/1 done.*Cancelling the job on 1 nodes\..*\r\n(\r\e\[K)?Aborted\.\r\n/m)
+      expect(run.stdout).to match(/\rRunning 0:\d\d  0\/1 done.*Cancelling the job\..*\r\n(\r\e\[K)?Aborted\.\r\n/m)
       expect(run.status).to eq(23)
     end
 

@@ -316,7 +316,7 @@ RSpec.describe Chef::Knife::JobStart do
         ending = run_command(described_class, %w[x web1], {}, terminal: true) do |knife|
           knife.ui.stdin.define_singleton_method(:gets) { raise signal }
         end
-        expect(ending).to have_attributes(status: 20, stderr: "\nWhat now? \nCancelling the job on 2 nodes.\n")
+        expect(ending).to have_attributes(status: 20, stderr: "\nWhat now? \nCancelling the job.\n")
         expect(pushy_calls.map(&:first)).to eq(%i[start_job wait cancel_job wait])
       end
     end

@@ -54,8 +54,8 @@ class Chef
 
       def cancel(client, id, interrupt)
         @cancelled = true
-        nodes = client.cancel_job(id)
-        ui.info("Cancelling the job on #{nodes.size} nodes.")
+        client.cancel_job(id)
+        ui.info("Cancelling the job.")
       rescue Pushy::InvalidStateError
         nil # It has ended meanwhile, and the wait is about to say so.
       rescue Pushy::Error => e
