@@ -59,7 +59,7 @@ fn many() -> Vec<Node> {
             let (course, reason) = course(number);
             let mut node = node(format!("web-{number:04}.example.com"), course, reason);
             if let Some(("unavailable", text)) = &mut node.reason {
-                *text = format!("unavailable since 2025-03-04 09:{:02}:07 UTC", number % 60);
+                *text = format!("not connected since 2025-03-04T09:{:02}:07Z", number % 60);
             }
             node
         })
@@ -158,7 +158,7 @@ fn pipes_get_everything() {
                 || text.contains(&format!(" {}", node.name))
         );
     }
-    assert_eq!(lines.iter().filter(|line| line.contains("unavailable since")).count(), 30);
+    assert_eq!(lines.iter().filter(|line| line.contains("not connected since")).count(), 30);
 }
 
 #[test]
