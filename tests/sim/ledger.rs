@@ -182,7 +182,10 @@ impl Ledger {
         if !self.ran.insert(job.id.clone()) {
             return Err(format!("job {} won its vote twice", job.id));
         }
-        let no = |s: &NodeStatus| matches!(s, NodeStatus::New | NodeStatus::Nacked | NodeStatus::Unavailable);
+        // A node that an operator has cancelled meanwhile counts as a no.
+        let no = |s: &NodeStatus| {
+            matches!(s, NodeStatus::New | NodeStatus::Nacked | NodeStatus::Unavailable | NodeStatus::Aborted)
+        };
         let yes: Vec<&NodeName> = job.nodes.iter().filter(|(_, s)| !no(s)).map(|(n, _)| n).collect();
         if (yes.len() as u32) < job.quorum {
             return Err(format!("job {} runs with {} of {} votes", job.id, yes.len(), job.quorum));

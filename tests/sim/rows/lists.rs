@@ -168,3 +168,22 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("runner: Expiring × Started", "a start is reported once"),
     ("runner: Expiring × StartFailed", "a start is reported once"),
 ];
+
+/// What ten thousand seeds may or may not hold: pattern, and the coincidence that it takes.
+pub const RARE: &[(&str, &str)] = &[
+    ("job: Running × Aborted × *", "a word of a node that was cancelled while others of its job go on"),
+    ("job: Voting × Aborted × *", "a word of a node that was cancelled while others of its job vote"),
+    ("job: Over × Aborted × TimedOut", "the node's own end of the time crosses a cancel"),
+    ("job: Running × TimedOut × *", "the node was the first to end its process, and others of its job go on"),
+    (
+        "resync: Running × TimedOut × *",
+        "the node was the first to end its process, and others of its job go on",
+    ),
+    ("cancel: Running × TimedOut", "the node was the first to end its process, and others of its job go on"),
+    ("resync: Voting × Aborted × *", "a heartbeat of a node that was cancelled while others of its job vote"),
+    ("resync: Running × Aborted × Committed", "the cancel was lost between the vote and the run of a node"),
+    ("runner: Expiring × Commit", "another job within the moments in which a process is ended"),
+    ("runner: Expiring × Run", "another job within the moments in which a process is ended"),
+    ("runner: Expiring × Cancel", "a cancel within the moments in which a process is ended"),
+    ("runner: Expiring × Prepared", "checks of an aborted job that outlast the next one"),
+];
