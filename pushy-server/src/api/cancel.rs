@@ -1,5 +1,7 @@
 //! `POST jobs/ID/cancel`: an operator gives a job up, or some of its nodes.
 
+use std::collections::HashSet;
+
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{Response, StatusCode};
@@ -62,7 +64,8 @@ async fn cancel(
     for _ in 0..2 {
         let found = api.store.job(&caller.org.id, id).await.map_err(unreadable)?;
         let job = found.ok_or(Failure::NotFound)?;
-        if let Some(stranger) = nodes.iter().find(|name| !job.nodes.iter().any(|(of, _)| of == *name)) {
+        let members: HashSet<&NodeName> = job.nodes.iter().map(|(name, _)| name).collect();
+        if let Some(stranger) = nodes.iter().find(|name| !members.contains(name)) {
             return Err(not_of_job(stranger));
         }
         if job.status.is_terminal() {
