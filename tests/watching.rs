@@ -173,3 +173,62 @@ fn a_job_is_started_again_where_it_failed() {
     let message = format!("No nodes to run job on. No node of job {id} ended without success: 1 succeeded.");
     assert_eq!((code, error), (Some(1), json!({"error": {"message": message, "exit_status": 1}})));
 }
+
+#[test]
+fn a_job_is_cancelled_and_says_so() {
+    let site = site();
+    let mut waiting = background(&site, "waiting", &["job", "start", "long", "a", "b"]);
+    let id = job_of(&waiting);
+    until("the commands to run", DEADLINE, || {
+        let nodes = &document(&site, &["job", "status", &id]).0["nodes"];
+        nodes["running"].as_array().filter(|names| names.len() == 2).map(|_| ())
+    });
+    let (error, code) = document(&site, &["job", "cancel", &id, "c"]);
+    assert_eq!((code, &error["error"]["exit_status"]), (Some(100), &json!(100)));
+    // One node, then the rest.
+    assert_eq!(text(&run(&site, &["job", "cancel", &id, "a"]).stdout), "Cancelled on a.\n");
+    assert_eq!(document(&site, &["job", "status", &id]).0["status"], "running");
+    assert_eq!(text(&run(&site, &["job", "cancel", &id]).stdout), "Cancelled on b.\n");
+    assert_eq!(waiting.wait(DEADLINE), Some(23), "{}", waiting.output());
+    let said = waiting.output();
+    assert!(said.contains("\nAborted.\ncommand:     long\ncounts:      2 aborted\n"), "{said}");
+    assert!(said.contains("\nreasons:\n  a: by admin (cancelled)\n  b: by admin (cancelled)\n"), "{said}");
+    // Watching what has ended ends at once, with the same words and code.
+    let watched = run(&site, &["job", "watch", &id]);
+    assert_eq!(watched.status.code(), Some(23));
+    let end = said.split_once("Aborted.").expect("the end").1;
+    assert_eq!(text(&watched.stdout), format!("Aborted.{end}"));
+    let again = run(&site, &["job", "cancel", &id]);
+    assert_eq!(text(&again.stdout), "There was nothing left to cancel.\n");
+    // A job that is complete cannot be cancelled.
+    let (job, code) = document(&site, &["job", "start", "now", "a", "c"]);
+    assert_eq!(code, Some(0), "{job}");
+    let refused = run(&site, &["job", "cancel", job["id"].as_str().expect("an id")]);
+    assert_eq!(refused.status.code(), Some(100));
+    let why = "ERROR: That cannot be done now: the job has ended: complete\n";
+    assert_eq!(text(&refused.stderr), why);
+}
+
+#[test]
+fn reasons_reach_people_and_programs() {
+    let mut site = site();
+    site.agents()[1].kill();
+    until("b to be missed", DEADLINE, || {
+        let states = text(&run(&site, &["node", "status"]).stdout);
+        states.contains("b\tunavailable").then_some(())
+    });
+    let output = run(&site, &["job", "start", "picky", "-q", "1", "a", "b", "c", "nobody"]);
+    assert_eq!(output.status.code(), Some(20), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(said.contains("counts:      1 failed, 2 unavailable, 1 nacked\n"), "{said}");
+    for line in ["  a: exit status 1 (exit)\n", "  nobody: never seen (unavailable)\n"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let line = |node: &str| said.lines().find(|line| line.starts_with(node)).unwrap_or_default();
+    assert!(line("  b: ").contains(" since 20") && line("  b: ").ends_with(" (unavailable)"), "{said}");
+    assert!(line("  c: ").ends_with(" (not_whitelisted)"), "{said}");
+    let id = said.split_once("Job ID: ").expect("an id").1.get(..32).expect("an id");
+    let (job, code) = document(&site, &["job", "status", id]);
+    assert_eq!((code, &job["reasons"]["a"]["code"]), (Some(0), &json!("exit")));
+    assert_eq!(job["counts"], json!({"failed": 1, "unavailable": 2, "nacked": 1}));
+}
