@@ -416,6 +416,7 @@ impl JobRunner {
 
     fn abort(&mut self, why: Option<Reason>, out: &mut Vec<Action>) {
         match std::mem::replace(&mut self.current, Current::Idle) {
+            Current::Idle if super::planted(self.bug, super::Bug::IdleAbortUnanswered) => {}
             Current::Idle => out.push(Action::Aborted(None, why)),
             Current::Preparing { job, .. } | Current::Committed { job, .. } => {
                 self.remember(job.clone(), Ending::Aborted);
@@ -570,6 +571,7 @@ impl JobRunner {
     }
 
     fn ending(&self, job: &JobId) -> Option<Ending> {
-        self.ended.iter().rev().find(|(ended, _)| ended == job).map(|(_, ending)| *ending)
+        let known = self.ended.iter().rev().find(|(ended, _)| ended == job).map(|(_, ending)| *ending);
+        known.filter(|_| !super::planted(self.bug, super::Bug::EndedJobForgotten))
     }
 }

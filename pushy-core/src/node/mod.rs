@@ -299,6 +299,10 @@ pub enum Bug {
     CancelEndsAnyJob,
     /// `run_timeout` passes unnoticed on the node.
     TimeoutIgnored,
+    /// A job that has ended may be started again (D-53).
+    EndedJobForgotten,
+    /// An abort that finds no job is not answered.
+    IdleAbortUnanswered,
 }
 
 impl Bug {
@@ -310,6 +314,8 @@ impl Bug {
         Bug::JobLostWithConnection,
         Bug::CancelEndsAnyJob,
         Bug::TimeoutIgnored,
+        Bug::EndedJobForgotten,
+        Bug::IdleAbortUnanswered,
     ];
 }
 
