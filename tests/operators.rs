@@ -84,9 +84,14 @@ fn whitelists_change_and_commands_take_parameters() {
         ("version=1;2", "parameter version must be text that matches /[\\d.]+/"),
         ("more=1", "there is no parameter more"),
     ] {
-        let done = pushy(&site, &["job", "start", "deploy", "web1", "-p", "text=x", "-p", parameter]);
+        let done =
+            pushy(&site, &["-F", "json", "job", "start", "deploy", "web1", "-p", "text=x", "-p", parameter]);
         assert_eq!(done.status.code(), Some(21), "{done:?}");
-        until("the node to say why", LIMIT, || site.agents()[0].output().contains(why).then_some(()));
+        let job: Value = serde_json::from_slice(&done.stdout).expect("one document");
+        let id = job["id"].as_str().expect("an id");
+        let reason = &get(&site, &format!("jobs/{id}?detail=1"))["reasons"]["web1"];
+        assert_eq!(reason["code"], "bad_parameters", "{reason}");
+        assert!(reason["text"].as_str().is_some_and(|text| text.contains(why)), "{reason}");
     }
 
     // A change while a job runs is in force when it has ended, and the job is not touched.

@@ -97,9 +97,21 @@ fn divisible_cgroup() -> Option<std::path::PathBuf> {
     kills.then_some(base)
 }
 
+/// Whether the agent goes on after its job was ended.
+#[derive(PartialEq, Eq)]
+enum Agent {
+    GoesOn,
+    Ends,
+}
+
 /// Ends a nasty command of the agent `web1` in the way that `end` does, beside another agent's, and a service that an
 /// earlier job left behind on purpose.
-fn check(tag: &str, settings: &str, cgroup: bool, end: impl FnOnce(&mut Site, &str)) {
+fn check(tag: &str, settings: &str, run_timeout: u32, end: impl FnOnce(&mut Site, &str) -> Agent) {
+    let cgroup = settings.is_empty();
+    if cgroup && divisible_cgroup().is_none() {
+        println!("no cgroup of version 2 can be made here: not tried");
+        return;
+    }
     let mut site = Site::start(&[], "");
     let script = site.path("nasty.sh");
     fs::write(&script, NASTY).expect("written");
@@ -124,8 +136,7 @@ fn check(tag: &str, settings: &str, cgroup: bool, end: impl FnOnce(&mut Site, &s
     );
     let other = start_job(&site, "web2", "other", 60);
 
-    // Long enough for everything to be there, and for the end not to come from the server by itself.
-    let job = start_job(&site, "web1", "nasty", if tag == "1" { 3600 } else { 2 });
+    let job = start_job(&site, "web1", "nasty", run_timeout);
     until("the command to have started everything", LIMIT, || started.exists().then_some(()));
     let running = sleepers(&nasty);
     assert!(running.len() >= AT_LEAST, "{running:?}");
@@ -135,7 +146,7 @@ fn check(tag: &str, settings: &str, cgroup: bool, end: impl FnOnce(&mut Site, &s
             assert_eq!(group.contains("/pushy-"), cgroup, "{group}");
         }
     }
-    end(&mut site, &job);
+    let agent = end(&mut site, &job);
     let start = Instant::now();
     until("survivors to end", LIMIT, || sleepers(&nasty).is_empty().then_some(()));
     let took = start.elapsed();
@@ -148,42 +159,58 @@ fn check(tag: &str, settings: &str, cgroup: bool, end: impl FnOnce(&mut Site, &s
     for pid in sleepers(&service) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
-    let agent = &mut site.agents()[0];
-    let agent = if agent.is_running() { Some(agent.pid()) } else { None };
-    if let Some(agent) = agent {
-        let job = start_job(&site, "web1", "true", 60);
-        wait_for(&site, &job, "complete");
-        // The service is gone by now: so is its job's group, with the next job at the latest.
-        if let Some(base) = divisible_cgroup().filter(|_| cgroup) {
-            let prefix = format!("pushy-{agent}-");
-            let left = || {
-                let entries = fs::read_dir(&base).expect("a folder").flatten();
-                entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).count()
-            };
-            until("groups of ended jobs to go", LIMIT, || (left() == 0).then_some(()));
-        }
-    }
-}
-
-fn by_timeout(site: &mut Site, job: &str) {
-    wait_for(site, job, "timed_out");
-}
-
-#[test]
-fn a_job_that_times_out_leaves_nothing_behind_with_a_cgroup() {
-    if divisible_cgroup().is_none() {
-        println!("no cgroup of version 2 can be made here: not tried");
+    if agent == Agent::Ends {
+        assert_eq!(site.agents()[0].wait(LIMIT), Some(0));
         return;
     }
-    check("0", "", true, by_timeout);
+    let job = start_job(&site, "web1", "true", 60);
+    wait_for(&site, &job, "complete");
+    // The service is gone by now: so is its job's group, with the next job at the latest.
+    if let Some(base) = divisible_cgroup().filter(|_| cgroup) {
+        let prefix = format!("pushy-{}-", site.agents()[0].pid());
+        let left = || {
+            let entries = fs::read_dir(&base).expect("a folder").flatten();
+            entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).count()
+        };
+        until("groups of ended jobs to go", LIMIT, || (left() == 0).then_some(()));
+    }
+}
+
+/// An hour: the end comes from elsewhere.
+const LONG: u32 = 3600;
+
+/// The setting that does without a cgroup; with no setting there is one where there can be.
+const NO_CGROUP: &str = "job_cgroup false";
+
+fn by_cancel(site: &mut Site, job: &str) -> Agent {
+    call(site, "POST", &format!("jobs/{job}/cancel"), "");
+    Agent::GoesOn
+}
+
+fn by_timeout(site: &mut Site, job: &str) -> Agent {
+    wait_for(site, job, "timed_out");
+    Agent::GoesOn
 }
 
 #[test]
-fn a_job_that_times_out_leaves_nothing_behind_without_a_cgroup() {
-    check("2", "job_cgroup false", false, by_timeout);
+fn a_job_that_is_cancelled_leaves_nothing_behind_with_a_cgroup() {
+    check("1", "", LONG, by_cancel);
+}
+
+#[test]
+fn a_job_that_is_cancelled_leaves_nothing_behind_without_a_cgroup() {
+    check("2", NO_CGROUP, LONG, by_cancel);
+}
+
+#[test]
+fn a_job_that_times_out_leaves_nothing_behind() {
+    check("3", NO_CGROUP, 2, by_timeout);
 }
 
 #[test]
 fn an_agent_that_is_told_to_stop_leaves_nothing_of_its_job_behind() {
-    check("1", "job_cgroup false", false, |site, _job| site.agents()[0].signal(Signal::SIGTERM));
+    check("4", NO_CGROUP, LONG, |site, _job| {
+        site.agents()[0].signal(Signal::SIGTERM);
+        Agent::Ends
+    });
 }

@@ -6,4 +6,5 @@ mod job_runner;
 mod lab;
 mod machine;
 mod outputs;
+mod parameters;
 mod reconfigurer;
