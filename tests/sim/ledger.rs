@@ -380,7 +380,7 @@ impl Ledger {
             if let Some((node, status)) = job.nodes.iter().find(|(_, s)| !s.is_terminal()) {
                 return Err(format!("job {id} is {} with {node} still {status}", job.status));
             }
-            let reason = |node: &NodeName| job.reasons.get(node).is_some();
+            let reason = |node: &NodeName| job.reasons.contains_key(node);
             let odd = job.nodes.iter().find(|(n, s)| reason(n) == (*s == NodeStatus::Succeeded));
             if let Some((node, status)) = odd.filter(|_| !self.original_server) {
                 return Err(format!(
