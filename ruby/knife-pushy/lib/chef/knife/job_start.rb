@@ -11,8 +11,11 @@ class Chef
       banner "knife job start COMMAND [NODE ...] (options)"
 
       # Every -p of the command line that is being read: options of older Chef clients know their last value only.
-      def self.given_parameters
-        @given_parameters ||= []
+      # The file may be loaded twice.
+      unless respond_to?(:given_parameters)
+        def self.given_parameters
+          @given_parameters ||= []
+        end
       end
 
       # The names are those of knife-push: settings under knife[...] go on working, and both files may be loaded.
