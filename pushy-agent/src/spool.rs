@@ -71,6 +71,9 @@ impl Spools {
     /// A spool for a job that is about to start. `None`: its output is kept in part only.
     pub(crate) fn create(&mut self, job: &JobId, limits: Limits, tell: Tell) -> Option<Arc<Spool>> {
         self.expire(limits, Some(job));
+        if limits.job.min(limits.all) == 0 {
+            return None;
+        }
         let path = self.path(job)?;
         match Spool::create(&path, limits.job.min(limits.all), tell) {
             Ok(spool) => {
@@ -87,9 +90,11 @@ impl Spools {
 
     fn hold(&mut self, job: JobId, spool: Arc<Spool>) {
         self.held.retain(|(held, _)| *held != job);
-        if self.held.len() >= HELD {
-            // One that is being written is held by its writer as well.
-            self.held.remove(0);
+        // One that is being written stays: read from its file alone, it would look complete.
+        if self.held.len() >= HELD
+            && let Some(at) = self.held.iter().position(|(_, spool)| !spool.is_written())
+        {
+            self.held.remove(at);
         }
         self.held.push((job, spool));
     }

@@ -20,16 +20,14 @@ use crate::{Outcome, Stop, names};
 pub(crate) async fn output(global: &Global, args: &Output, ui: &Ui) -> Outcome {
     let channel = OutputChannel::parse(&args.channel)?;
     let id = job_id(&args.id)?;
-    let mut nodes = api::node_names(names::expand(&args.nodes)?)?;
+    let named = if args.all_nodes { Vec::new() } else { api::node_names(names::expand(&args.nodes)?)? };
     let config = Config::load(global)?;
     ui.configure(&config)?;
     let client = config.client()?;
-    if args.all_nodes {
-        nodes = client.job(&id).await?.nodes_with_output(args.follow);
-        if nodes.is_empty() {
-            ui.error("The job ran on no node.");
-            return Err(Stop::Exit(Exit::Usage));
-        }
+    let nodes = if args.all_nodes { client.job(&id).await?.nodes_with_output(args.follow) } else { named };
+    if nodes.is_empty() {
+        ui.error("The job ran on no node.");
+        return Err(Stop::Exit(Exit::Usage));
     }
     if ui.is_document() {
         return documents(&client, &id, &nodes, channel, args.follow, ui).await;

@@ -171,30 +171,33 @@ impl Stream {
             let view = self.look().await?;
             let ended = view.status.is_none_or(|status| status.is_terminal());
             if view.able == Some(true) {
-                match self.read(&mut total).await? {
-                    OutputRead::Chunk(chunk) if chunk.missing => {
-                        self.window.clear();
-                        if ended {
-                            return self.not_on_node().await;
+                let missing = loop {
+                    match self.read(&mut total).await? {
+                        OutputRead::Chunk(chunk) if chunk.missing => break true,
+                        OutputRead::Chunk(chunk) => {
+                            away_since = None;
+                            if let Some(end) = self.take(chunk, &mut total).await? {
+                                return Ok(end);
+                            }
+                        }
+                        OutputRead::Away | OutputRead::Silent | OutputRead::Busy | OutputRead::Unable => {
+                            break false;
                         }
                     }
-                    OutputRead::Chunk(chunk) => {
-                        away_since = None;
-                        if let Some(end) = self.take(chunk, &mut total).await? {
-                            return Ok(end);
-                        }
-                        continue;
-                    }
-                    OutputRead::Away | OutputRead::Silent | OutputRead::Busy | OutputRead::Unable => {
-                        self.window.clear();
-                    }
+                };
+                self.window.clear();
+                if missing && ended {
+                    return self.not_on_node().await;
                 }
             } else if ended && (view.able == Some(false) || !view.connected) && !self.told {
                 return self.not_on_node().await;
             }
             if !self.ask.follow && !ended {
-                // What a node away has is not known now.
-                return Ok(End::Word(Word::End { done: false, lost: 0 }));
+                // What a node away has is not known now; what was begun is to be gone on with.
+                return match self.told {
+                    false => Ok(End::Word(Word::End { done: false, lost: 0 })),
+                    true => Err(failed(format!("{} does not answer any more", self.ask.node.node), true)),
+                };
             }
             let since = *away_since.get_or_insert_with(Instant::now);
             if ended && since.elapsed() >= BACK {

@@ -146,7 +146,7 @@ fn our_channel_talks_to_libzmq_server() {
         let curve = Curve { server: CurveKey(server), keys };
         channels.connect(1, Port::Command, &format!("tcp://127.0.0.1:{}", words[1]), Some(curve));
         channels.connect(2, Port::Heartbeat, &format!("tcp://localhost:{}", words[2]), None);
-        let (mut connected, mut echoed, mut heard) = (0, 0, 0);
+        let (mut connected, mut echoed, mut heard, mut drained) = (0, 0, 0, 0);
         while connected < 2 || echoed < count || heard == 0 {
             let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("an event in time");
             match event.expect("we hold the sender") {
@@ -159,6 +159,12 @@ fn our_channel_talks_to_libzmq_server() {
                 node::Input::Frames { conn: 2, header, body } => {
                     assert_eq!((&header[..], &body[..]), (&b"head"[..], &b"beat"[..]));
                     heard += 1;
+                    continue;
+                }
+                // The large ones are told of when the network has taken them, in order.
+                node::Input::Drained { conn: 1, messages } => {
+                    assert!(messages > drained && messages <= count as u64, "{messages} after {drained}");
+                    drained = messages;
                     continue;
                 }
                 other => panic!("not {other:?}"),

@@ -155,6 +155,24 @@ fn whoever_has_read_to_the_end_is_told_once() {
 }
 
 #[test]
+fn one_that_is_written_is_never_taken_for_complete() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut spools = Spools::open(dir.path());
+    let all = limits(1 << 20, 1 << 30);
+    assert!(spools.create(&id(99), limits(0, 1 << 30), quiet()).is_none(), "nothing is to be kept");
+    for n in 1..=6 {
+        spools.create(&id(n), all, quiet()).expect("a spool").finish();
+    }
+    let written = spools.create(&id(7), all, quiet()).expect("a spool");
+    for n in 1..=6 {
+        assert!(chunk(&mut spools, wanted(&id(n), OutputChannel::Both, 0, 1)).done);
+    }
+    assert!(!chunk(&mut spools, wanted(&id(7), OutputChannel::Both, 0, 1)).done);
+    assert!(spools.held.len() <= HELD);
+    drop(written);
+}
+
+#[test]
 fn the_oldest_go_first_and_none_outlives_its_time() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut spools = Spools::open(dir.path());
