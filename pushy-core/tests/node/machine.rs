@@ -7,7 +7,6 @@ use pushy_core::job::JobOptions;
 use pushy_core::message::{Caps, ServerMessage};
 use pushy_core::node::job_runner::{Input as JobInput, State};
 use pushy_core::node::{Collector, Exit, Input, Output, Port, Restored, Stage};
-use pushy_core::reason::{Reason, ReasonCode};
 use pushy_core::server::LogLevel;
 use pushy_core::time::Millis;
 use pushy_core::whitelist::Whitelist;
@@ -15,7 +14,7 @@ use pushy_core::wire;
 
 use crate::lab::{JOB, Lab, Server, job, kept, pems};
 
-fn captured() -> JobOptions {
+pub(crate) fn captured() -> JobOptions {
     JobOptions { capture: true, ..JobOptions::default() }
 }
 
@@ -24,7 +23,7 @@ fn prepared(lab: &mut Lab) -> Vec<Output> {
 }
 
 /// From idle to a running process.
-fn running(lab: &mut Lab, options: JobOptions) {
+pub(crate) fn running(lab: &mut Lab, options: JobOptions) {
     let outputs = lab.commit("ok", options);
     assert!(matches!(&outputs[..], [Output::Prepare { .. }]), "{outputs:?}");
     let outputs = prepared(lab);
@@ -35,7 +34,7 @@ fn running(lab: &mut Lab, options: JobOptions) {
     assert_eq!(lab.types(&outputs), ["ack_run"]);
 }
 
-fn exit(lab: &mut Lab, stdout: &[u8]) -> Vec<Output> {
+pub(crate) fn exit(lab: &mut Lab, stdout: &[u8]) -> Vec<Output> {
     let mut out = Collector::new(200_000);
     out.push(stdout);
     lab.handle(Input::Job(JobInput::Exited {
@@ -585,77 +584,4 @@ fn nothing_secret_is_logged() {
     seen.push_str(&format!("{:?}", lab.node));
     assert!(!seen.contains("hunter2"), "{seen}");
     assert!(!seen.contains(pems()[1].lines().nth(1).expect("PEM")));
-}
-
-/// The node ends a process whose time is up by itself, whether anybody can be told or not.
-#[test]
-fn a_node_keeps_the_run_timeout_itself() {
-    let mut lab = Lab::online();
-    lab.run_timeout = Some(60);
-    running(&mut lab, captured());
-    lab.handle(Input::Disconnected { conn: lab.command, stage: Stage::Open, why: "cut".into() });
-    let kills = |outputs: &[Output]| outputs.iter().filter(|o| matches!(o, Output::Kill { .. })).count();
-    assert_eq!(kills(&lab.pass(59_999)), 0);
-    assert_eq!(kills(&lab.pass(1)), 1);
-    assert_eq!(lab.node.job_state().0, State::Expiring);
-    let outputs = exit(&mut lab, b"half");
-    let kept = outputs.iter().find_map(|output| match output {
-        Output::SpoolResult(result) => Some(result.clone()),
-        _ => None,
-    });
-    let kept = kept.expect("a result like any other");
-    assert_eq!((kept.succeeded, kept.stdout.as_deref()), (false, Some("half")));
-    assert_eq!(kept.reason, Some(Reason::new(ReasonCode::TimedOut, "ended after 60 s (run_timeout)")));
-    let again = pushy_core::node::KeptResult::from_text(&kept.to_text()).expect("what was written");
-    assert_eq!(again, kept);
-}
-
-/// A process that ends in time is not killed afterwards, nor is the next job's.
-#[test]
-fn a_timeout_that_was_not_needed_is_forgotten() {
-    let mut lab = Lab::online();
-    lab.run_timeout = Some(5);
-    running(&mut lab, JobOptions::default());
-    exit(&mut lab, b"");
-    let outputs = lab.pass(10_000);
-    assert!(!outputs.iter().any(|o| matches!(o, Output::Kill { .. })), "{outputs:?}");
-}
-
-/// Reasons go to a server that takes them, and to no other.
-#[test]
-fn reasons_are_said_to_whom_they_mean_something() {
-    for (caps, expected) in [
-        (
-            Some(Caps::REASONS),
-            r#""reason":{"code":"not_whitelisted","text":"the command is not on the whitelist"}}"#,
-        ),
-        (Some(Caps::RESULTS), &format!(r#""job_id":"{JOB}"}}"#)),
-        (None, &format!(r#""job_id":"{JOB}"}}"#)),
-    ] {
-        let mut lab = Lab::new();
-        lab.server.caps = caps;
-        lab.join();
-        let outputs = lab.commit("nothing of the kind", JobOptions::default());
-        let said = lab.said(&outputs);
-        assert_eq!(said[0].0, "nack_commit");
-        assert!(said[0].1.ends_with(expected), "{caps:?}: {}", said[0].1);
-    }
-}
-
-#[test]
-fn a_cancel_ends_its_job_and_no_other() {
-    let mut lab = Lab::online();
-    running(&mut lab, JobOptions::default());
-    let other = pushy_core::ids::JobId::new("00000000000000000000000000000009").expect("an id");
-    let outputs = lab.say(&ServerMessage::Cancel { job: other.clone() });
-    let said = lab.said(&outputs);
-    assert!(said[0].1.contains(&format!(r#""job_id":"{other}""#)), "{}", said[0].1);
-    assert_eq!(lab.node.job_state().0, State::Running);
-    let outputs = lab.say(&ServerMessage::Cancel { job: job() });
-    assert!(outputs.iter().any(|o| matches!(o, Output::Kill { .. })), "{outputs:?}");
-    let outputs = exit(&mut lab, b"");
-    let said = lab.said(&outputs);
-    assert_eq!(said[0].0, "aborted");
-    let end = format!(r#""job_id":"{JOB}","reason":{{"code":"cancelled","text":"cancelled"}}}}"#);
-    assert!(said[0].1.ends_with(&end), "{}", said[0].1);
 }

@@ -5,6 +5,7 @@ mod heartbeater;
 mod job_runner;
 mod lab;
 mod machine;
+mod operators;
 mod outputs;
 mod parameters;
 mod reconfigurer;
