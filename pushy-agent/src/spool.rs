@@ -323,9 +323,9 @@ impl Spool {
 
     fn is_disk_short(&self) -> bool {
         nix::sys::statvfs::fstatvfs(&self.file).is_ok_and(|fs| {
-            let size = fs.fragment_size() as u64;
-            let least = (fs.blocks() as u64).saturating_mul(size) / 20;
-            (fs.blocks_available() as u64).saturating_mul(size) < least.min(MOST_FREE)
+            let size = fs.fragment_size();
+            let least = fs.blocks().saturating_mul(size) / 20;
+            fs.blocks_available().saturating_mul(size) < least.min(MOST_FREE)
         })
     }
 

@@ -146,7 +146,7 @@ impl OutputStream {
             }
             match self.advance().await {
                 Ok(Outcome::Ready) => {}
-                Ok(Outcome::Old(refused)) => self.from_old_server(refused).await?,
+                Ok(Outcome::Old(refused)) => self.ask_old_server(refused).await?,
                 Err(failure) => self.again(failure).await?,
             }
         }
@@ -280,7 +280,7 @@ impl OutputStream {
     }
 
     /// The server has no such resource: what it keeps at the end of the job is all there is.
-    async fn from_old_server(&mut self, refused: Error) -> Result<()> {
+    async fn ask_old_server(&mut self, refused: Error) -> Result<()> {
         if self.only_live {
             self.over = true;
             return Err(refused);
