@@ -6,6 +6,7 @@
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::ids::JobId;
+use crate::json::Object;
 
 mod label;
 
@@ -309,17 +310,18 @@ pub enum Word {
 impl Word {
     /// The record.
     pub fn record(&self) -> Vec<u8> {
-        let object = match self {
-            Word::From(source) => serde_json::json!({ "source": source.as_str() }),
-            Word::End { done, lost } => serde_json::json!({ "done": done, "lost": lost }),
+        let mut object = Object::with_capacity(64);
+        match self {
+            Word::From(source) => object.plain("source", source.as_str()),
+            Word::End { done, lost } => object.member("done", done).member("lost", lost),
             Word::Failed { error, retry, missing: false } => {
-                serde_json::json!({ "error": error, "retry": retry })
+                object.member("error", error).member("retry", retry)
             }
             Word::Failed { error, retry, missing: true } => {
-                serde_json::json!({ "error": error, "retry": retry, "missing": true })
+                object.member("error", error).member("retry", retry).member("missing", &true)
             }
         };
-        record(Kind::Word, object.to_string().as_bytes())
+        record(Kind::Word, &object.end())
     }
 
     /// Reads the bytes of a record; `None` when it is a word of another version.
@@ -394,7 +396,7 @@ mod tests {
         check(Word::End { done: true, lost: 7 }, r#"{"done":true,"lost":7}"#);
         let failed = |retry, missing| Word::Failed { error: "away".into(), retry, missing };
         check(failed(true, false), r#"{"error":"away","retry":true}"#);
-        check(failed(false, true), r#"{"error":"away","missing":true,"retry":false}"#);
+        check(failed(false, true), r#"{"error":"away","retry":false,"missing":true}"#);
         assert_eq!(Word::read(b"{}"), None);
         assert_eq!(Word::read(b"x"), None);
     }
