@@ -114,6 +114,9 @@ impl Server {
             self.log(LogLevel::Info, Some(id), None, None, "another process speaks for the node".into());
             self.node_hears(id, NodeEvent::OtherIncarnation);
         }
+        if let (NodeMessage::AckCommit { job }, true) = (message, other && !known && incarnation.is_some()) {
+            self.another_process_votes(id, job, incarnation.clone());
+        }
         let Some(node) = self.nodes.get(&id) else { return };
         if !greeted || !node.phase.is_live() {
             self.node_hears(id, if greeted { NodeEvent::Message } else { NodeEvent::FirstMessage });
@@ -123,6 +126,17 @@ impl Server {
                 node.incarnation = incarnation;
             }
         }
+    }
+
+    /// A process votes whose heartbeats did not count, its clock being off: what the one before it did is lost, the job that it
+    /// votes on is its own.
+    fn another_process_votes(&mut self, id: NodeId, job: &JobRef, incarnation: Option<IncarnationId>) {
+        let own = self.find_job(job);
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.phase.is_live()) else { return };
+        node.incarnation = incarnation;
+        node.doing = None;
+        self.log(LogLevel::Info, Some(id), None, None, "another process speaks for the node".into());
+        self.node_down(id, NodeEvent::OtherIncarnation, own);
     }
 
     fn message(&mut self, node: NodeId, conn: ConnId, message: NodeMessage, freshness: Freshness) {

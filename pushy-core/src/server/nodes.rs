@@ -120,7 +120,7 @@ impl Server {
                         node.silent = true;
                     }
                 }
-                NodeStep::Down => self.node_down(id, event),
+                NodeStep::Down => self.node_down(id, event, None),
             }
         }
         self.note_availability(id);
@@ -168,10 +168,11 @@ impl Server {
         })
     }
 
-    fn node_down(&mut self, id: NodeId, event: NodeEvent) {
+    /// Its jobs see the node go down, except one that is its next life's.
+    pub(super) fn node_down(&mut self, id: NodeId, event: NodeEvent, except: Option<JobIx>) {
         let Some(node) = self.nodes.get(&id) else { return };
         let why = self.why_down(node, event);
-        let jobs: Vec<JobIx> = node.jobs.iter().copied().collect();
+        let jobs: Vec<JobIx> = node.jobs.iter().copied().filter(|ix| Some(*ix) != except).collect();
         for ix in jobs {
             self.steps += 1;
             self.job_hears(ix, id, Said::Down, Some(why.clone()));
