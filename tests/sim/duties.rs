@@ -81,8 +81,8 @@ impl Duties {
         let life = self.life(node);
         let Ok(message) = FromServer::decode(body) else { return Ok(()) };
         // With clocks too far apart it believes nothing.
-        let skew = (reached.wall.0 - message.timestamp.0).abs() / 1_000_000;
-        if skew > SKEW || !life.seen.insert(body.to_vec()) {
+        let skew = reached.wall.secs() - message.timestamp.secs();
+        if skew.abs() > SKEW || !life.seen.insert(body.to_vec()) {
             return Ok(());
         }
         let owed = match message.message {

@@ -7,8 +7,10 @@ use pushy_core::ids::{JobId, NodeName};
 use pushy_core::job::{Job, JobStatus, NodeStatus};
 use pushy_core::message::{FromServer, JobRef, JobState, NodeMessage, ServerMessage};
 use pushy_core::server::Record;
+use pushy_core::time::Wall;
 
 use crate::net::LinkId;
+use crate::server_host::clock;
 use crate::store::Stored;
 
 type Part = (JobId, NodeName);
@@ -35,6 +37,10 @@ pub struct Ledger {
     standing: BTreeMap<LinkId, NodeName>,
     asked: BTreeSet<(&'static str, JobId, LinkId)>,
     left_at: BTreeMap<NodeName, u64>,
+    /// From when to when nodes could be given up, until they were back.
+    away: BTreeMap<NodeName, Vec<(u64, u64)>>,
+    /// How far the server's wall clock was off beside not at all, in seconds.
+    pub server_clocks: Vec<i64>,
     /// Nodes with an original client: its results can be lost.
     pub originals: BTreeSet<NodeName>,
     /// Nodes that break the protocol. They run nothing, so what is stored of them is their own word, and none of the rules about
@@ -61,7 +67,11 @@ impl Ledger {
     }
 
     /// The server heard a node's own message (before any replay by others).
-    pub fn heard(&mut self, link: LinkId, node: &NodeName, message: &NodeMessage) {
+    pub fn heard(&mut self, now: u64, link: LinkId, node: &NodeName, message: &NodeMessage) {
+        if self.may_give_up(now, node) {
+            let from = self.left_at.get(node).copied().unwrap_or(0) + self.down_after;
+            self.away.entry(node.clone()).or_default().push((from, now));
+        }
         self.standing.insert(link, node.clone());
         match message {
             NodeMessage::AckCommit { job: JobRef::Id(job) }
@@ -210,12 +220,22 @@ impl Ledger {
         !standing && left + self.down_after <= now
     }
 
+    /// Whether the node could be given up at this time of the server's clock. Its record waits while the store is slow, and by
+    /// the time that is asked the node may be back.
+    fn was_away(&self, node: &NodeName, at: Wall) -> bool {
+        let away = self.away.get(node).into_iter().flatten();
+        let clocks = || self.server_clocks.iter().copied().chain([0]);
+        away.into_iter().any(|(from, to)| {
+            clocks().any(|offset| (clock(*from, offset).wall.0..=clock(*to, offset).wall.0).contains(&at.0))
+        })
+    }
+
     /// The store is asked to take something, and may fail or take its time: what counts is when the server gave up.
     pub fn asked_to_store(&mut self, now: u64, records: &[Record]) {
         for record in records {
             match record {
-                Record::NodeStatus { job, node, status: NodeStatus::Crashed, .. }
-                    if self.may_give_up(now, node) =>
+                Record::NodeStatus { job, node, status: NodeStatus::Crashed, updated_at, .. }
+                    if self.may_give_up(now, node) || self.was_away(node, *updated_at) =>
                 {
                     self.given_up_in_time.insert((job.clone(), node.clone()));
                 }

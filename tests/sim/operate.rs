@@ -122,7 +122,10 @@ impl World {
             Op::ClockStep(which, offset) => {
                 let i = which as usize % (self.hosts.len() + 1);
                 match i {
-                    0 => self.server.set_clock(offset),
+                    0 => {
+                        self.server.set_clock(offset);
+                        self.ledger.server_clocks.push(offset);
+                    }
                     i => self.hosts[i - 1].set_clock(offset),
                 }
                 let wait = 2_000 + self.below(10_000);

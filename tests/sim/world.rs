@@ -557,7 +557,7 @@ impl World {
         self.note(|| format!("from {name}: {}", String::from_utf8_lossy(&body)));
         if let Ok(message) = FromNode::decode(&body) {
             if *message.node == *name.as_str() {
-                self.ledger.heard(link, &name, &message.message);
+                self.ledger.heard(self.now, link, &name, &message.message);
             }
         }
         if self.recorded.len() < 400 {
