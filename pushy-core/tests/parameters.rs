@@ -1,5 +1,7 @@
 //! Typed parameters: what an entry may declare, what a job may give, and what runs then.
 
+#![cfg(feature = "ruby-config")]
+
 use pushy_core::ruby_config;
 use pushy_core::whitelist::{CommandLine, Matching, NoticeKind, Verdict, Whitelist};
 

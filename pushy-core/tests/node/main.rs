@@ -7,5 +7,6 @@ mod lab;
 mod machine;
 mod operators;
 mod outputs;
+#[cfg(feature = "ruby-config")]
 mod parameters;
 mod reconfigurer;
