@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require "timeout"
+
 RSpec.describe Chef::Knife::JobStart do
   let(:id) { "6e0b432e369904e76de6e95bac99c9e6" }
   let(:job) { { "id" => id, "status" => "complete" } }
@@ -71,23 +73,32 @@ RSpec.describe Chef::Knife::JobStart do
   end
 
   describe "output of captured commands" do
+    let(:printed) { Queue.new }
+    let(:streaming) { false }
+
     before do
       live = lambda do |_id, _nodes, &block|
         { stdout: "web1 | \xFFone\n", stderr: "web1 | two\n", notice: "7 bytes more" }.each { |kind, text| block.call(kind, text.b) }
+        printed << true
       end
       waiting = lambda do |_id, **, &block|
-        sleep(0.1)
+        # The job ends once its output has come, where that is asked for.
+        Timeout.timeout(10) { printed.pop } if streaming
         block.call(:line, "Complete.")
         outcome
       end
       pushy_answers(start_job: id, wait: waiting, stream_live: live)
     end
 
-    it "is printed as it comes, and what is said of the job apart from it" do
-      ending = start("x", "web1", capture_output: true)
-      expect(ending.stdout.b).to include("web1 | \xFFone\n".b)
-      expect(ending.stdout).not_to include("Complete.")
-      expect(ending.stderr).to include("web1 | two\n", "7 bytes more", "Complete.")
+    context "when it is asked for" do
+      let(:streaming) { true }
+
+      it "is printed as it comes, and what is said of the job apart from it" do
+        ending = start("x", "web1", capture_output: true)
+        expect(ending.stdout.b).to include("web1 | \xFFone\n".b)
+        expect(ending.stdout).not_to include("Complete.")
+        expect(ending.stderr).to include("web1 | two\n", "7 bytes more", "Complete.")
+      end
     end
 
     it "is left alone when asked, for programs, and without capture" do

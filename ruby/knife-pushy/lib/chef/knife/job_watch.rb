@@ -10,22 +10,7 @@ class Chef
     class JobWatch < Chef::Knife
       banner "knife job watch JOB_ID (options)"
 
-      option :poll_interval,
-             long: "--poll-interval SECONDS",
-             default: 1.0,
-             description: "Longest time between two looks at the job, on a server without event feeds, in seconds."
-
-      option :lenient_exit,
-             long: "--lenient-exit",
-             boolean: true,
-             default: false,
-             description: "Exit as knife-push does: 0 also when nodes refused or were unavailable, else 1."
-
-      option :detach_on_interrupt,
-             long: "--detach-on-interrupt",
-             boolean: true,
-             default: false,
-             description: "Do not ask at Ctrl-C: leave the job running."
+      PushyWatch.options(self)
 
       prepend(Module.new do
         include PushyBase

@@ -5,6 +5,24 @@ class Chef
     # Waiting for a job, as `job start` and `job watch` do, and what Ctrl-C means meanwhile. Lines, texts and codes are
     # Pushy's.
     module PushyWatch
+      # Gives a command the options of waiting.
+      def self.options(command)
+        command.option :poll_interval,
+                       long: "--poll-interval SECONDS",
+                       default: 1.0,
+                       description: "Longest time between two looks at the job, on a server without event feeds, in seconds."
+        command.option :lenient_exit,
+                       long: "--lenient-exit",
+                       boolean: true,
+                       default: false,
+                       description: "Exit as knife-push does: 0 also when nodes refused or were unavailable, else 1."
+        command.option :detach_on_interrupt,
+                       long: "--detach-on-interrupt",
+                       boolean: true,
+                       default: false,
+                       description: "Do not ask at Ctrl-C: leave the job running."
+      end
+
       private
 
       # Waits to the end of the job, shows it, and exits as it has ended.
